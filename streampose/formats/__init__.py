@@ -1,0 +1,1 @@
+"""read_* and write_* for the formats of others."""

@@ -1,0 +1,1 @@
+"""Cameras, crops, triangulation and alignment: plain geometry, no files, no networks."""

@@ -1,0 +1,1 @@
+"""Foreground masks and what is derived from them."""

@@ -1,0 +1,1 @@
+"""How good are keypoints: against truth, and without it."""

@@ -1,0 +1,1 @@
+"""Networks only: torch and siblings, no files, no losses."""

@@ -1,0 +1,1 @@
+"""Bundles and what executes them; never imports models or methods."""

@@ -1,0 +1,1 @@
+"""The live server: capture, infer, smooth, publish."""

@@ -1,0 +1,1 @@
+"""SynthPose: rendered videos with exact ground truth."""

@@ -1,0 +1,1 @@
+"""Subjects followed through time: boxes, identities, smoothing."""

@@ -1,0 +1,1 @@
+"""Decode, probe, cut, encode and capture video."""

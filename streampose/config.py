@@ -84,7 +84,7 @@ def skeleton_from_dict(values: dict[str, Any], where: str = "skeleton") -> Skele
         direction = np.asarray(bone.direction, float)
         if not np.linalg.norm(direction) > 0:
             raise ConfigError(f"{where}: bone {bone.joints[0]}-{bone.joints[1]} has a direction of length zero")
-        x, y, z = direction / np.linalg.norm(direction)
+        x, y, z = np.round(direction / np.linalg.norm(direction), 9)
         max_length = 1.15 * bone.length if bone.max_length is None else bone.max_length
         bones.append(
             Bone(

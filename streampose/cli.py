@@ -1,0 +1,375 @@
+"""The command line: parses, then calls the verb of the same name. Heavy imports stay inside the handlers.
+
+Exit codes: 0 all done; 1 some sources failed (each with its reason); 2 the call was wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="streampose",
+    help="From a folder of unlabelled videos to a live 2D/3D pose model.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout; messages stay on stderr.")]
+LogLevel = Annotated[str, typer.Option(help="How much is said: debug, info, warning or error.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Store = Annotated[Path, typer.Option(help="The store: what ingest writes and the others read.")]
+Model = Annotated[Path | None, typer.Option(help="Model bundle [default: ./models/current, else the shipped model].")]
+Runtime = Annotated[str, typer.Option(help="What executes the model: auto, onnx, openvino or torch.")]
+Precision = Annotated[str, typer.Option(help="Arithmetic of the runtime: f32 or bf16.")]
+SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii16, mouse or a YAML file of your own.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is already there.")]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if show:
+        from streampose import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
+    store: Store = Path("store.zarr"),
+    skeleton: SkeletonName = "human17",
+    masks: Annotated[str, typer.Option(help="Foreground masks: auto, mog2, knn, median or none.")] = "auto",
+    crop_size: Annotated[int, typer.Option(help="Side of the stored crops in pixels.")] = 128,
+    max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
+    workers: Annotated[int, typer.Option(help="Videos processed at once.")] = 1,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Videos -> crops, masks and frame pairs in a store."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.ingest import ingest as run
+
+        return run(
+            paths, store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
+            max_subjects=max_subjects, overwrite=overwrite, seed=seed,
+        )  # fmt: skip
+
+    _run(verb, _say_sources, as_json, log_level, next_line="streampose selftrain")
+
+
+@app.command()
+def selftrain(
+    store: Store = Path("store.zarr"),
+    method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
+    preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "small",
+    skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    models: Annotated[Path, typer.Option(help="Folder of the promoted model.")] = Path("models"),
+    max_minutes: Annotated[float | None, typer.Option(help="End cleanly after so many minutes.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the last run.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Run or bundle to start from; joints are matched by name.")] = None,
+    force_promote: Annotated[bool, typer.Option("--force-promote", help="Promote even a worse model.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
+    seed: Seed = 0,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Train a pose model on a store without labels."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.selftrain import selftrain as run
+
+        return run(
+            store=store, method=method, preset=preset, skeleton=skeleton, config=config, overrides=overrides or [],
+            out=out, models=models, max_minutes=max_minutes, resume=resume, init=init, seed=seed, device=device,
+            precision=precision, force_promote=force_promote,
+        )  # fmt: skip
+
+    _run(
+        verb, _say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0"
+    )
+
+
+@app.command()
+def evaluate(
+    store: Store = Path("store.zarr"),
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder with exact truth (*.truth.npz), as synth writes it.")
+    ] = None,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder for a report with pictures.")] = None,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Measure a model, with truth or without."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.evaluate import evaluate as run
+        from streampose.runtime.bundle import default_bundle
+
+        return run(store=store, truth=truth, model=model or default_bundle(), runtime=runtime, out=out)
+
+    _run(verb, _say_metrics, as_json, log_level)
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("bundle"),
+    runtime: Annotated[str, typer.Option(help="Runtime that the result is checked with: onnx or openvino.")] = "onnx",
+    precision: Precision = "f32",
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Write a trained model as an ONNX bundle."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.export import export as run
+
+        return run(run=run_folder, out=out, runtime=runtime, precision=precision)
+
+    _run(verb, _say_values, as_json, log_level)
+
+
+@app.command()
+def annotate(
+    paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("annotations"),
+    model: Model = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "f32",
+    overlay: Annotated[bool, typer.Option(help="Also write a video with the skeletons drawn in.")] = True,
+    smooth: Annotated[bool, typer.Option(help="One-euro smoothing along each track.")] = True,
+    batch: Annotated[int, typer.Option(help="Crops per inference.")] = 16,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Write keypoints and overlay videos for an archive."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.annotate import annotate as run
+        from streampose.runtime.bundle import default_bundle
+
+        return run(
+            paths, out=out, model=model or default_bundle(), runtime=runtime, precision=precision, overlay=overlay,
+            smooth=smooth, batch=batch, overwrite=overwrite,
+        )  # fmt: skip
+
+    _run(verb, _say_sources, as_json, log_level)
+
+
+@app.command()
+def serve(
+    camera: Annotated[int | None, typer.Option(help="Camera number.")] = None,
+    source: Annotated[str | None, typer.Option(help="A file, an RTSP/HTTP URL, or the word test.")] = None,
+    model: Model = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "f32",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; loopback unless you open it to others.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8765,
+    max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 1,
+    smooth: Annotated[bool, typer.Option(help="One-euro smoothing.")] = True,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Serve live pose from a camera, file or stream."""
+    if camera is not None and source is not None:
+        raise typer.BadParameter("--camera and --source exclude each other")
+
+    def verb() -> dict[str, Any]:
+        from streampose.serve import serve as run
+
+        return run(
+            source=source if source is not None else (camera or 0), model=model, runtime=runtime, precision=precision,
+            host=host, port=port, max_subjects=max_subjects, smooth=smooth, seconds=seconds, open_browser=open_browser,
+        )  # fmt: skip
+
+    _run(verb, _say_values, as_json, log_level)
+
+
+@app.command()
+def inspect(
+    store: Annotated[Path, typer.Argument(help="The store.")] = Path("store.zarr"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and its contact sheet.")] = None,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Show what a store holds, with pictures."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.inspect import inspect as run
+
+        return run(store, out=out)
+
+    _run(verb, _say_store, as_json, log_level)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder of the videos.")] = Path("synth"),
+    videos: Annotated[int, typer.Option(help="How many videos.")] = 4,
+    seconds: Annotated[float, typer.Option(help="Length of each.")] = 10.0,
+    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 256,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 25.0,
+    subjects: Annotated[int, typer.Option(help="People in each video.")] = 1,
+    cameras: Annotated[int, typer.Option(help="Synchronised cameras.")] = 1,
+    moving_camera: Annotated[bool, typer.Option("--moving-camera", help="The camera moves.")] = False,
+    occluders: Annotated[bool, typer.Option("--occluders", help="Things stand in the way.")] = False,
+    motion: Annotated[str, typer.Option(help="procedural, or a BVH/DeepMimic file or folder.")] = "procedural",
+    body: Annotated[str, typer.Option(help="capsules, or the folder of a MakeHuman body.")] = "capsules",
+    seed: Seed = 0,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Render synthetic people with exact truth."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.synth import synth as run
+
+        return run(
+            out=out, videos=videos, seconds=seconds, size=(size, size), fps=fps, subjects=subjects, cameras=cameras,
+            moving_camera=moving_camera, occluders=occluders, motion=motion, body=body, seed=seed,
+        )  # fmt: skip
+
+    _run(verb, _say_values, as_json, log_level)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
+    max_minutes: Annotated[float, typer.Option(help="Time for training.")] = 5.0,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run everything on synthetic videos; leave a report."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.demo import demo as run
+
+        return run(out=out, max_minutes=max_minutes, overwrite=overwrite, seed=seed)
+
+    _run(verb, _say_values, as_json, log_level)
+
+
+@app.command()
+def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
+    """Say what this machine can do, and what is missing."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.doctor import doctor as run
+
+        return run()
+
+    _run(verb, _say_values, as_json, log_level)
+
+
+def main() -> None:
+    """Entry point of the `streampose` command."""
+    app()
+
+
+def _run(
+    verb: Callable[[], dict[str, Any]],
+    say: Callable[[dict[str, Any]], None],
+    as_json: bool,
+    log_level: str,
+    next_line: str | None = None,
+) -> None:
+    """Call a verb, print its result and leave with the right exit code."""
+    from streampose.console import start_logging
+    from streampose.errors import StreamposeError
+
+    if log_level.lower() not in ("debug", "info", "warning", "error"):
+        raise typer.BadParameter(f"--log-level {log_level}: expected debug, info, warning or error")
+    start_logging(log_level)
+    try:
+        result = verb()
+    except StreamposeError as error:
+        print(f"streampose: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": str(error)}))
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("streampose: interrupted; what was finished is kept, run the same line again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"streampose: {where}{error.strerror or error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    failed = [entry for entry in result.get("sources", ()) if entry.get("verdict") == "quarantined"]
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        say(result)
+        if next_line and not failed:
+            print(f"next: {next_line}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _say_sources(result: dict[str, Any]) -> None:
+    for entry in result["sources"]:
+        found = f"{len(entry['clips'])} clips" if "clips" in entry else f"{entry.get('people', 0)} subjects"
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        print(f"{entry['source']}: {entry['verdict']}{reason}, {entry.get('frames', 0)} frames, {found}")
+    place = result.get("store") or result.get("out")
+    print(f"{place}: {len(result['sources'])} sources in {result['seconds']:.1f} s")
+
+
+def _say_run(result: dict[str, Any]) -> None:
+    _say_values({key: value for key, value in result.items() if key != "metrics"})
+    _say_metrics(result)
+
+
+def _say_metrics(result: dict[str, Any]) -> None:
+    for name, value in result.get("metrics", {}).items():
+        print(f"{name:28s} {value:.4g}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
+
+
+def _say_store(result: dict[str, Any]) -> None:
+    for entry in result.get("sources", ()):
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        print(f"{entry['source']}: {entry['verdict']}{reason}, {len(entry.get('clips', ()))} clips")
+    _say_values({key: value for key, value in result.items() if key != "sources"})
+
+
+def _say_values(result: dict[str, Any], indent: str = "") -> None:
+    for key, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _say_values(value, indent + "  ")
+        elif isinstance(value, list):
+            print(f"{indent}{key}:" if value else f"{indent}{key}: none")
+            for item in value:
+                print(f"{indent}  {', '.join(map(str, item.values())) if isinstance(item, dict) else item}")
+        else:
+            print(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")
+
+
+if __name__ == "__main__":
+    main()

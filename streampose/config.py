@@ -138,7 +138,9 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
             for bone in skeleton.bones
         ],
         "turn_degrees": list(skeleton.turn_degrees),
-        "connections": {stage: [[names[a], names[b]] for a, b in pairs] for stage, pairs in skeleton.connections.items()},
+        "connections": {
+            stage: [[names[a], names[b]] for a, b in pairs] for stage, pairs in skeleton.connections.items()
+        },
     }
     if skeleton.head:
         values["head"] = [names[joint] for joint in skeleton.head]

@@ -10,12 +10,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "streampose"
 
 # Who may import whom, below everything the foundation: errors, structures, config, console.
-FOUNDATION = {"errors", "structures", "config", "console"}
+FOUNDATION = {"errors", "structures", "config", "console", "report"}
 MAY_IMPORT = {
     "errors": set(),
     "structures": {"errors"},
     "config": {"errors", "structures"},
     "console": {"errors"},
+    "report": {"errors"},
     "geometry": FOUNDATION,
     "models": FOUNDATION | {"geometry"},
     "losses": FOUNDATION,

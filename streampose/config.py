@@ -104,7 +104,7 @@ def skeleton_from_dict(values: dict[str, Any], where: str = "skeleton") -> Skele
         flip_pairs=tuple(pair(names, "flip_pairs") for names in read.flip_pairs),
         torso=pair(read.torso, "torso"),
         head=pair(read.head, "head") if read.head else None,
-        midpoints=tuple((joint(middle, "midpoints"), *pair(ends, "midpoints")) for middle, ends in read.midpoints.items()),
+        midpoints=tuple((joint(mid, "midpoints"), *pair(ends, "midpoints")) for mid, ends in read.midpoints.items()),
         warmup=pair(read.warmup, "warmup") if read.warmup else None,
         connections={
             stage: tuple(pair(names, f"connections.{stage}") for names in pairs)

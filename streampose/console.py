@@ -23,6 +23,10 @@ class Task:
         fields = {} if note is None else {"note": note}
         self._bar.update(self._task, advance=amount, **fields)
 
+    def set_total(self, total: float) -> None:
+        """The work turned out to be of another size."""
+        self._bar.update(self._task, total=total)
+
 
 @contextmanager
 def progress(description: str, total: float | None, unit: str = "frames") -> Iterator[Task]:
@@ -34,16 +38,23 @@ def progress(description: str, total: float | None, unit: str = "frames") -> Ite
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    count = "{task.completed:.0f}/{task.total:.0f}" if total else "{task.completed:.0f}"
     columns = [
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}" if total else "{task.completed:.0f}"),
-        _rate_column(unit), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    ]  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(count),
+        _rate_column(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         yield Task(bar, bar.add_task(description, total=total, note=""))
 
 
 def _rate_column(unit: str) -> Any:
-    from rich.progress import ProgressColumn, Task as RichTask
+    from rich.progress import ProgressColumn
+    from rich.progress import Task as RichTask
     from rich.text import Text
 
     class Rate(ProgressColumn):

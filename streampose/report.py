@@ -25,8 +25,11 @@ th:first-child, td:first-child { text-align: left; }
 <h1>{{ title }}</h1>
 {% for section in sections %}<section><h2>{{ section.title }}</h2>
 {% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>{% endfor %}
-{% for table in section.tables %}<table><thead><tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>
+{% for table in section.tables %}<table>
+<thead><tr>{% for name in table.header %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in table.rows %}
+<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table>
 {% endfor %}{% for picture in section.pictures %}<figure>
 {% if picture.kind == "video" %}<video src="{{ picture.source }}" controls loop muted></video>
 {% else %}<img src="{{ picture.source }}" alt="{{ picture.caption }}">{% endif %}

@@ -58,7 +58,7 @@ def test_wrong_overrides(override):
 
 
 def test_missing_file():
-    with pytest.raises(ConfigError, match="nowhere.yaml: no such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         load_config(Example, "nowhere.yaml")
 
 

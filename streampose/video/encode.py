@@ -23,7 +23,7 @@ ENCODERS = ("libx264", "h264_videotoolbox", "h264_mf", "libopenh264", "mpeg4")  
 class VideoWriter:
     """Writes RGB frames to `path`; use it as a context manager.
 
-    The file appears under its name only when it is complete (temporary name, then an atomic rename); an exception in the
+    The file appears under its name only when complete (temporary name, then an atomic rename); an exception in the
     `with` block removes it.
 
     Args:

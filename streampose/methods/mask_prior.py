@@ -1,0 +1,224 @@
+"""Silhouettes of random poses, drawn from nothing but a skeleton file: the warm-up of `methods/mask.py`.
+
+A skeleton file says how long and thick the bones are, where they rest, how far they swing and how the whole subject
+turns. That is enough to draw endless masks whose joints are known. A network that has learnt to read them tells the
+joints of masks of real videos well enough to start from, for any subject that a skeleton file describes. No pose, no
+body and no picture of anything enters.
+
+Front and back: a silhouette is the same for a pose and for its mirror image in depth, in which left and right change
+names. Where a subject turns every way, both are equally likely, so of the two the one is taught whose left side lies
+to the right of the picture (as if it faced the camera), else the network would learn the mean of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from streampose.structures import Skeleton
+
+LEVELS = (0.15, 0.45, 1.0)  # how far a bone swings, as a share of its swing_degrees; drawn for each bone
+LEVEL_ODDS = (0.35, 0.35, 0.30)
+MIRRORED_ODDS = 0.35  # of a pose in which left and right limbs do the same
+AZIMUTH_DEGREES = 35.0  # how far a bone that bends `toward` one side strays from it
+
+
+@dataclass(frozen=True)
+class Figures:
+    """B random figures: joints (B, K, 3) and half thickness of the bones (B, N, 2) at both ends, in standing heights."""
+
+    joints: np.ndarray
+    radius: np.ndarray
+
+
+def random_figures(skeleton: Skeleton, count: int, rng: np.random.Generator) -> Figures:
+    """Draw poses, proportions and views of a subject: x right, y down, z forward, the root at the origin."""
+    K, bones = skeleton.num_joints, skeleton.bones
+    flip = skeleton.flip_index
+    bone_of_child = {bone.child: n for n, bone in enumerate(bones)}
+    partner = [bone_of_child.get(flip[bone.child], n) for n, bone in enumerate(bones)]
+
+    lengths = np.array([bone.length for bone in bones]) * rng.normal(1, 0.07, (count, len(bones))).clip(0.8, 1.2)
+    swings = np.stack([_swing_vectors(bone, count, rng) for bone in bones], 1)  # (B, N, 3) rotation vectors
+    mirrored = rng.random(count) < MIRRORED_ODDS
+    for n, other in enumerate(partner):
+        if other < n:  # left and right limbs are equally long, and sometimes do the same
+            lengths[:, n] = lengths[:, other]
+            swings[mirrored, n] = swings[mirrored, other] * (1, -1, -1)
+
+    joints = np.zeros((count, K, 3))
+    frames: dict[int, np.ndarray] = {skeleton.root: _view_rotations(skeleton, count, rng)}
+    for n, bone in enumerate(bones):
+        frames[bone.child] = frames[bone.parent] @ _rotations(swings[:, n])
+        joints[:, bone.child] = joints[:, bone.parent] + lengths[:, n, None] * (
+            frames[bone.child] @ np.asarray(bone.direction)
+        )
+
+    build = rng.lognormal(0, 0.2, (count, 1, 1))
+    radius = np.array([bone.radius for bone in bones])[None, :, None] * build
+    radius = radius * rng.lognormal(0, 0.15, (count, len(bones), 2))
+    for n, other in enumerate(partner):
+        if other < n:
+            radius[:, n] = radius[:, other]
+    return Figures(joints, radius.clip(0.008, None))
+
+
+def facing_sign(skeleton: Skeleton, joints: np.ndarray) -> np.ndarray:
+    """+1 where the left side lies to the right of the picture, -1 elsewhere: (B, K, 2 or more) -> (B,)."""
+    if not skeleton.flip_pairs:
+        return np.ones(len(joints))
+    left, right = np.array(skeleton.flip_pairs).T
+    limbs = {bone.child for bone in skeleton.bones if bone.swing_degrees > 45}
+    trunk = np.array([index for index in range(len(left)) if left[index] not in limbs] or range(len(left)))
+    across = joints[:, left[trunk], 0] - joints[:, right[trunk], 0]
+    return np.where(across.sum(-1) < 0, -1.0, 1.0)
+
+
+def turns_every_way(skeleton: Skeleton) -> bool:
+    """True where the subject is seen from the front as often as from behind, which no silhouette can tell apart."""
+    return max(skeleton.turn_degrees[:2]) > 90
+
+
+def face_camera(skeleton: Skeleton, joints: np.ndarray) -> np.ndarray:
+    """Of a pose and its mirror image in depth, the one that faces the camera; both have the same silhouette."""
+    if not turns_every_way(skeleton):
+        return joints
+    away = facing_sign(skeleton, joints) < 0
+    joints = joints.copy()
+    joints[away] = joints[away][:, skeleton.flip_index] * (1, 1, -1)
+    return joints
+
+
+def silhouettes(
+    skeleton: Skeleton, count: int, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw masks of random figures, as imperfect as masks of videos are, in square crops around the figure.
+
+    Args:
+        count: B.
+        size: side of the masks in pixels.
+
+    Returns:
+        masks (B, size, size) uint8 0-255 and joints (B, K, 3) in [-1, 1] over the crop (z in the same unit, about the
+        root); joints may lie outside the crop.
+    """
+    figures = random_figures(skeleton, count, rng)
+    joints = face_camera(skeleton, figures.joints)
+    distance = rng.uniform(2.0, 8.0, (count, 1))  # camera distance in standing heights: some perspective
+    near = distance / (distance + joints[..., 2])
+    xy = joints[..., :2] * near[..., None]
+    reach = figures.radius.max((1, 2))[:, None] * 0.8
+    low, high = xy.min(1) - reach, xy.max(1) + reach
+    side = (high - low).max(-1) * np.where(rng.random(count) < 0.1, rng.uniform(0.7, 1.0, count), rng.uniform(1.02, 1.5, count))
+    centre = (low + high) / 2 + rng.normal(0, 0.04, (count, 2)) * side[:, None]
+    scale = 2.0 / side  # standing heights -> [-1, 1]
+    xy = (xy - centre[:, None]) * scale[:, None, None]
+    z = (joints[..., 2] - joints[:, [skeleton.root], 2]) * scale[:, None]
+    hull = _hull(skeleton)
+    canvas = 2 * size
+    masks = np.empty((count, size, size), np.uint8)
+    for b in range(count):
+        drawn = _draw(skeleton, xy[b], figures.radius[b] * scale[b], hull, canvas)
+        masks[b] = cv2.resize(_spoil(drawn, xy[b], rng), (size, size), interpolation=cv2.INTER_AREA)
+    return masks, np.concatenate([xy, z[..., None]], -1).astype(np.float32)
+
+
+def _swing_vectors(bone, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(B, 3) rotation vectors that swing a bone away from rest, `toward` its side where it has one, and twist it."""
+    rest = np.asarray(bone.direction)
+    level = rng.choice(LEVELS, count, p=LEVEL_ODDS)
+    angle = np.radians(bone.swing_degrees) * level * rng.random(count) ** 0.7
+    first = np.cross(rest, (0.0, 0.0, 1.0) if abs(rest[2]) < 0.9 else (1.0, 0.0, 0.0))
+    first /= np.linalg.norm(first)
+    second = np.cross(rest, first)
+    azimuth = rng.uniform(-np.pi, np.pi, count)
+    toward = np.asarray(bone.toward)
+    if toward.any():
+        axis = np.cross(rest, toward)
+        azimuth = np.arctan2(axis @ second, axis @ first) + np.radians(AZIMUTH_DEGREES) * rng.normal(0, 1, count)
+    swing = np.cos(azimuth)[:, None] * first + np.sin(azimuth)[:, None] * second
+    twist = np.radians(0.2 * bone.swing_degrees) * level * rng.normal(0, 1, count)
+    return swing * angle[:, None] + rest * twist[:, None]
+
+
+def _rotations(vectors: np.ndarray) -> np.ndarray:
+    """Rotation vectors to matrices (Rodrigues): (B, 3) -> (B, 3, 3)."""
+    angle = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    x, y, z = (vectors / np.maximum(angle, 1e-9)).T
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
+    angle = angle[..., None]
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+
+
+def _view_rotations(skeleton: Skeleton, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Whole-body turns about y, then x, then z, each evenly within the skeleton's turn_degrees: (B, 3, 3)."""
+    turns = np.radians(rng.uniform(-1, 1, (count, 3)) * skeleton.turn_degrees)
+    x, y, z = (_rotations(turns[:, [axis]] * np.eye(3)[axis]) for axis in range(3))
+    return z @ x @ y
+
+
+def _hull(skeleton: Skeleton) -> list[tuple[int, int, float]]:
+    """The trunk's extra connections (the cascade's tight form) with a half thickness in standing heights."""
+    radius = {bone.child: bone.radius for bone in skeleton.bones} | {skeleton.root: skeleton.bones[0].radius}
+    return [(a, b, 0.6 * min(radius[a], radius[b])) for a, b in skeleton.connections.get("tight", ())]
+
+
+def _draw(
+    skeleton: Skeleton, xy: np.ndarray, radius: np.ndarray, hull: list[tuple[int, int, float]], size: int
+) -> np.ndarray:
+    """Draw one figure as tapered capsules: (K, 2) in [-1, 1], (N, 2) half thickness -> (size, size) uint8."""
+    mask = np.zeros((size, size), np.uint8)
+    pixels = (xy + 1) * (size / 2) - 0.5
+    limbs = [(bone.parent, bone.child, *radius[n]) for n, bone in enumerate(skeleton.bones)]
+    widening = radius.mean() / np.mean([bone.radius for bone in skeleton.bones])
+    for start, end, thick_start, thick_end in limbs + [(a, b, r * widening, r * widening) for a, b, r in hull]:
+        p, q = pixels[start], pixels[end]
+        along = q - p
+        normal = np.array([-along[1], along[0]]) / max(float(np.linalg.norm(along)), 1e-6)
+        rp, rq = thick_start * size / 2, thick_end * size / 2
+        quad = np.stack([p + normal * rp, q + normal * rq, q - normal * rq, p - normal * rp])
+        cv2.fillConvexPoly(mask, np.round(quad * 8).astype(np.int32), 255, cv2.LINE_8, 3)
+        for centre, r in ((p, rp), (q, rq)):
+            x, y = np.round(centre * 8).astype(int)
+            cv2.circle(mask, (int(x), int(y)), max(1, int(r * 8)), 255, -1, cv2.LINE_8, 3)
+    return mask
+
+
+def _spoil(mask: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What background subtraction does to a silhouette: frayed, coarse, with holes, gaps, blobs and shadows."""
+    size = mask.shape[0]
+    kind = rng.random(7)
+    pixels = (xy + 1) * (size / 2) - 0.5
+    if kind[0] < 0.4:  # loose clothes and hair: bulges about joints
+        for joint in rng.integers(0, len(pixels), rng.integers(1, 4)):
+            x, y = pixels[joint] + rng.normal(0, 0.02 * size, 2)
+            cv2.circle(mask, (int(x), int(y)), int(size * rng.uniform(0.015, 0.06)), 255, -1)
+    if kind[1] < 0.12:  # a shadow at the lowest point
+        x, y = pixels[pixels[:, 1].argmax()]
+        axes = (int(size * rng.uniform(0.05, 0.18)), int(size * rng.uniform(0.01, 0.04)))
+        cv2.ellipse(mask, (int(x + rng.normal(0, 0.05 * size)), int(y)), axes, 0, 0, 360, 255, -1)
+    if kind[2] < 0.6:
+        amount = int(rng.integers(1, 4))
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * amount + 1, 2 * amount + 1))
+        mask = cv2.dilate(mask, kernel) if rng.random() < 0.6 else cv2.erode(mask, kernel)
+    if kind[3] < 0.25:  # holes where the subject looks like its background
+        for _ in range(rng.integers(1, 4)):
+            x, y = rng.integers(0, size, 2)
+            axes = (int(size * rng.uniform(0.02, 0.08)), int(size * rng.uniform(0.02, 0.08)))
+            cv2.ellipse(mask, (int(x), int(y)), axes, float(rng.uniform(0, 180)), 0, 360, 0, -1)
+    if kind[4] < 0.12:  # blobs of noise elsewhere
+        for _ in range(rng.integers(1, 3)):
+            x, y = rng.integers(0, size, 2)
+            cv2.circle(mask, (int(x), int(y)), int(size * rng.uniform(0.01, 0.04)), 255, -1)
+    if kind[5] < 0.5:  # a frayed edge
+        noise = cv2.resize(rng.normal(0, 70, (size // 4, size // 4)).astype(np.float32), (size, size))
+        soft = cv2.GaussianBlur(mask, (0, 0), size / 80).astype(np.float32)
+        mask = np.where(soft + noise > 127, 255, 0).astype(np.uint8) if kind[5] < 0.25 else ((soft > 127) * 255).astype(np.uint8)
+    if kind[6] < 0.4:  # modelled small and enlarged
+        small = int(rng.integers(size // 5, size // 2))
+        mask = cv2.resize(cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA), (size, size))
+        mask = ((mask > 127) * 255).astype(np.uint8)
+    return mask

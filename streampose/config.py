@@ -89,7 +89,7 @@ def skeleton_from_dict(values: dict[str, Any], where: str = "skeleton") -> Skele
         bones.append(
             Bone(
                 parent, child, bone.length, max_length, bone.radius, (float(x), float(y), float(z)),
-                bone.swing_degrees, bone.arm, bone.constant,
+                bone.swing_degrees, bone.arm, bone.constant, bone.toward,
             )
         )  # fmt: skip
 
@@ -134,6 +134,7 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
                 "swing_degrees": bone.swing_degrees,
                 "arm": bone.arm,
                 "constant": bone.constant,
+                "toward": list(bone.toward),
             }
             for bone in skeleton.bones
         ],
@@ -158,6 +159,7 @@ class _BoneFile(Strict):
     swing_degrees: float = Field(default=45.0, ge=0, le=180)
     arm: bool = False
     constant: bool = False
+    toward: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class _SkeletonFile(Strict):

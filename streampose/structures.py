@@ -23,6 +23,7 @@ class Bone:
         radius: typical half thickness of the flesh around it.
         direction: (x right, y down, z forward) unit vector of the bone in the rest pose, subject facing the camera.
         swing_degrees: how far it turns away from its rest direction, about the parent.
+        toward: the side to which it bends (a knee bends backward); zeros where it swings every way.
         arm: True where the cascade leaves the bone out of its first stage (Mask as Supervision, Sec. 3.4).
         constant: True for trunk bones whose length barely changes (Eq. 12).
     """
@@ -36,6 +37,7 @@ class Bone:
     swing_degrees: float
     arm: bool = False
     constant: bool = False
+    toward: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Source: Yang, Qiao, Sun, Mask as Supervision, Sec. 3.2 and Eq. 9; fast marching after Sethian.
 
 Where we differ: the printed distances are zero at the centroid and along the mask's edge, which would leave those
-pixels unsupervised, and their unit is unsaid. Ours start at 1 and grow with distances in the crop's [-1, 1] coordinates.
+pixels unsupervised, and their unit is unsaid. Ours start at 1 and grow with distance in [-1, 1] crop coordinates.
 """
 
 from __future__ import annotations

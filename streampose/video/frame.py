@@ -1,0 +1,184 @@
+"""One decoded frame: pixels are made only when they are asked for, at the size and for the region that is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
+
+from streampose.geometry.crop import crop_resize
+
+REGION_STEP = 64  # regions are rounded up to this many pixels, so that the scaler is rarely set up anew
+PLANAR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"))
+
+
+class Frame:
+    """One frame of a video; treat its arrays as read-only.
+
+    Attributes:
+        pts_seconds: when it is shown, in the container's time.
+        index: number of the frame in the video, in display order.
+        size: (width, height) of `image`.
+    """
+
+    __slots__ = ("_converter", "_image", "_picture", "_small", "index", "pts_seconds", "size")
+
+    def __init__(
+        self,
+        image: np.ndarray | None,
+        pts_seconds: float,
+        index: int,
+        *,
+        picture: av.VideoFrame | None = None,
+        converter: Converter | None = None,
+    ):
+        assert image is not None or (picture is not None and converter is not None)
+        self._image, self._picture, self._converter = image, picture, converter
+        self._small: dict[tuple[int, int, str], np.ndarray] = {}
+        self.pts_seconds, self.index = pts_seconds, index
+        self.size = converter.size if converter is not None else _size(cast(np.ndarray, image))
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        if self._image is None:
+            assert self._converter is not None and self._picture is not None
+            self._image = self._converter.convert(self._picture, self.size, "rgb24")
+        return self._image
+
+    def small(self, size: tuple[int, int], *, gray: bool = False) -> np.ndarray:
+        """The whole frame at another size, straight from the decoder's picture, without making `image` first.
+
+        Args:
+            size: (width, height).
+            gray: brightness only, which is about twice as fast.
+
+        Returns:
+            (height, width, 3) uint8 RGB, or (height, width) uint8.
+        """
+        key = (*size, "gray" if gray else "rgb24")
+        if key not in self._small:
+            if self._picture is not None and self._converter is not None:
+                self._small[key] = self._converter.convert(self._picture, size, key[2])
+            else:
+                image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)
+                self._small[key] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if gray else image
+        return self._small[key]
+
+    def crop(self, box: np.ndarray, size: int) -> np.ndarray:
+        """`crop_resize(frame.image, box, size)`, made from the pixels under the box alone: (size, size, 3) uint8 RGB.
+
+        Args:
+            box: (4,) edges in pixels of `image`; may leave it.
+            size: side of the crop in pixels.
+        """
+        if self._image is None and self._picture is not None and self._converter is not None:
+            region = self._converter.convert_region(self._picture, box)
+            if region is not None:
+                image, left, top = region
+                return crop_resize(image, np.asarray(box, np.float64) - (left, top, left, top), size)
+        return crop_resize(self.image, box, size)
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """The turn and mirroring that makes a stored picture upright: transpose first, then flip."""
+
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def degrees(self) -> int:
+        """Clockwise turn of the picture, mirroring left out."""
+        if self.transposed:
+            return 90 if self.flip_x else 270
+        return 180 if self.flip_y else 0
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        if self.transposed:
+            image = cv2.transpose(image)
+        if self.flip_x or self.flip_y:
+            image = cv2.flip(image, -1 if self.flip_x and self.flip_y else int(self.flip_x))
+        return image
+
+
+def read_orientation(picture: av.VideoFrame) -> Orientation:
+    """Read the display matrix that the container gave this picture (x' = a x + c y, y' = b x + d y)."""
+    try:
+        side_data = cast(Mapping[SideDataType, bytes], picture.side_data)
+        matrix = np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), "=i4").reshape(3, 3)
+    except (KeyError, ValueError):
+        return Orientation()
+    a, b, c, d = (int(v) for v in matrix[:2, :2].reshape(-1))
+    if abs(b) > abs(a):
+        return Orientation(transposed=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(flip_x=a < 0, flip_y=d < 0)
+
+
+class Converter:
+    """Turns the decoder's pictures into upright arrays with one reused reformatter for each kind of output.
+
+    Args:
+        size: (width, height) of a frame's `image`.
+    """
+
+    def __init__(self, size: tuple[int, int], orientation: Orientation):
+        self.size, self._orientation = size, orientation
+        self._reformatters: dict[tuple[int, int, str], VideoReformatter] = {}
+        self._lock = threading.Lock()  # frames may be converted in another thread than they are decoded in
+
+    def convert(self, picture: av.VideoFrame, size: tuple[int, int], pixel_format: str) -> np.ndarray:
+        """The whole picture at (width, height)."""
+        width, height = size[::-1] if self._orientation.transposed else size
+        return self._orientation.apply(self._reformat(picture, width, height, pixel_format))
+
+    def convert_region(self, picture: av.VideoFrame, box: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+        """The part of the picture under a box and a margin: RGB, its left, its top; None where that saves nothing."""
+        coded = (picture.width, picture.height)
+        if self._orientation != Orientation() or self.size != coded or picture.format.name not in PLANAR:
+            return None
+        x0, x1 = _stretch(float(box[0]), float(box[2]), picture.width)
+        y0, y1 = _stretch(float(box[1]), float(box[3]), picture.height)
+        if 2 * (x1 - x0) * (y1 - y0) > picture.width * picture.height:
+            return None
+        part = av.VideoFrame(x1 - x0, y1 - y0, picture.format.name)
+        part.colorspace, part.color_range = picture.colorspace, picture.color_range
+        for source, target in zip(picture.planes, part.planes, strict=True):
+            down_x, down_y = round(picture.width / source.width), round(picture.height / source.height)
+            columns = slice(x0 // down_x, x0 // down_x + target.width)
+            rows = slice(y0 // down_y, y0 // down_y + target.height)
+            _pixels(target)[:, : target.width] = _pixels(source)[rows, columns]
+        return self._reformat(part, part.width, part.height, "rgb24"), x0, y0
+
+    def _reformat(self, picture: av.VideoFrame, width: int, height: int, pixel_format: str) -> np.ndarray:
+        key = (width, height, pixel_format)
+        with self._lock:
+            if key not in self._reformatters:
+                self._reformatters[key] = VideoReformatter()
+            # one thread: the decoder already keeps the others busy
+            return self._reformatters[key].reformat(picture, width, height, pixel_format, threads=1).to_ndarray()
+
+
+def _stretch(low: float, high: float, limit: int) -> tuple[int, int]:
+    """Even start and stop, a multiple of REGION_STEP apart if the limit allows, around low..high and a margin."""
+    start = int(min(max(low - 4, 0), limit - 1)) // 2 * 2
+    stop = int(min(max(high + 4, start + 1), limit))
+    length = -(-(stop - start) // REGION_STEP) * REGION_STEP
+    start = max(0, min(start, (limit - length) // 2 * 2))
+    return start, min(start + length, limit)
+
+
+def _pixels(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]

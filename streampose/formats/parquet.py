@@ -1,0 +1,142 @@
+"""Keypoints as a Parquet table, one row for each frame, subject and joint.
+
+| column | type | meaning |
+|---|---|---|
+| `frame_index` | int64 | number of the frame in display order, from 0 |
+| `pts_seconds` | float64 | its time in the container |
+| `track_id` | int32 | which subject; numbers are not used twice in a video |
+| `joint` | dictionary of strings | the joint's name |
+| `x`, `y` | float32 | source pixels, pixel centres are integers; null where missing |
+| `z` | float32 | depth relative to the root joint in source pixels, away from the camera; null for 2D models |
+| `confidence` | float32 | in [0, 1] |
+
+The schema's metadata holds `streampose.source` and `streampose.skeleton` (JSON, as in a skeleton file). Long tables are
+what data frames group and pivot best; repeated columns cost next to nothing on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streampose.config import skeleton_from_dict, skeleton_to_dict
+from streampose.errors import StreamposeError
+from streampose.structures import Keypoints, Skeleton
+
+ROWS_PER_GROUP = 1 << 17
+
+
+class ParquetWriter:
+    """Write one video's keypoints; the file appears under its name when the `with` block ends without an error."""
+
+    def __init__(self, path: str | Path, skeleton: Skeleton, *, source: str):
+        self.path = Path(path)
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        self._joints = pa.array(list(skeleton.joints), pa.string())
+        self._num_joints = skeleton.num_joints
+        schema = pa.schema(
+            [
+                ("frame_index", pa.int64()), ("pts_seconds", pa.float64()), ("track_id", pa.int32()),
+                ("joint", pa.dictionary(pa.int16(), pa.string())),
+                ("x", pa.float32()), ("y", pa.float32()), ("z", pa.float32()), ("confidence", pa.float32()),
+            ],
+            metadata={"streampose.source": source, "streampose.skeleton": json.dumps(skeleton_to_dict(skeleton))},
+        )  # fmt: skip
+        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd")
+        self._frames: list[tuple[int, float, int]] = []
+        self._values: list[np.ndarray] = []
+
+    def __enter__(self) -> ParquetWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, frame_index: int, pts_seconds: float, keypoints: Keypoints, track_ids: list[int]) -> None:
+        """Add a frame's N subjects; a frame without subjects leaves no row.
+
+        Args:
+            keypoints: N subjects in source pixels; NaN where a joint is missing.
+        """
+        z = np.full_like(keypoints.confidence, np.nan) if keypoints.z is None else keypoints.z
+        values = np.concatenate([keypoints.xy, z[..., None], keypoints.confidence[..., None]], -1)  # (N, K, 4)
+        self._frames += [(frame_index, pts_seconds, track_id) for track_id in track_ids]
+        self._values += list(values.astype(np.float32))
+        if len(self._frames) * self._num_joints >= ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._frames:
+            return
+        R, K = len(self._frames), self._num_joints
+        frame_index, pts_seconds, track_id = (np.repeat(column, K) for column in zip(*self._frames, strict=True))
+        columns = np.stack(self._values).reshape(R * K, 4).T
+        joint = pa.DictionaryArray.from_arrays(pa.array(np.tile(np.arange(K, dtype=np.int16), R)), self._joints)
+        arrays = [
+            pa.array(frame_index, pa.int64()), pa.array(pts_seconds, pa.float64()), pa.array(track_id, pa.int32()),
+            joint, *(pa.array(column, pa.float32(), from_pandas=True) for column in columns),
+        ]  # fmt: skip
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._writer.schema))
+        self._frames, self._values = [], []
+
+
+@dataclass(frozen=True)
+class KeypointTable:
+    """A Parquet file of keypoints, one row for each frame and subject.
+
+    Attributes:
+        source: the video's name.
+        frame_index, pts_seconds, track_id: (R,).
+        xyz: (R, K, 3) source pixels, NaN where missing.
+        confidence: (R, K).
+    """
+
+    source: str
+    skeleton: Skeleton
+    frame_index: np.ndarray
+    pts_seconds: np.ndarray
+    track_id: np.ndarray
+    xyz: np.ndarray
+    confidence: np.ndarray
+
+
+def read_parquet(path: str | Path) -> KeypointTable:
+    """Read what `ParquetWriter` wrote.
+
+    Raises:
+        StreamposeError: no such file, or not a table of keypoints.
+    """
+    try:
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        source = metadata[b"streampose.source"].decode()
+        skeleton = skeleton_from_dict(json.loads(metadata[b"streampose.skeleton"]))
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise StreamposeError(f"{path}: not a table of keypoints ({' '.join(str(error).split())[:120]})") from None
+    K = skeleton.num_joints
+    columns = {name: table[name].to_numpy().reshape(-1, K) for name in table.column_names if name != "joint"}
+    return KeypointTable(
+        source=source,
+        skeleton=skeleton,
+        frame_index=columns["frame_index"][:, 0],
+        pts_seconds=columns["pts_seconds"][:, 0],
+        track_id=columns["track_id"][:, 0],
+        xyz=np.stack([columns["x"], columns["y"], columns["z"]], -1),
+        confidence=columns["confidence"],
+    )

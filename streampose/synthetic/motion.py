@@ -1,0 +1,190 @@
+"""Procedural motions: a timetable of activities becomes targets, the targets become bone rotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streampose.synthetic.activities import ARMS, HAND_CHANNELS, LEGS, STAND
+from streampose.synthetic.rig import BONE, BONES, Motion, Rig
+
+CROSSFADE_SECONDS = 0.45
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where on the ground a subject may walk: an ellipse.
+
+    Attributes:
+        centre: (2,) metres.
+        axes: (2, 2) unit rows: along the camera's right, along its view.
+        half: (2,) half extents along these axes in metres.
+    """
+
+    centre: np.ndarray
+    axes: np.ndarray
+    half: np.ndarray
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """A random point, (2,)."""
+        angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform())
+        return self.centre + (radius * np.array([np.cos(angle), np.sin(angle)]) * self.half) @ self.axes
+
+    def excess(self, point: np.ndarray) -> float:
+        """1 on the border of the ellipse, 0 at its centre."""
+        return float(np.linalg.norm((self.axes @ (point - self.centre)) / self.half))
+
+
+def procedural_motion(rig: Rig, region: Region, frames: int, fps: float, rng: np.random.Generator) -> Motion:
+    """A person who goes from one random activity to the next inside a region, facing all ways."""
+    t = np.arange(frames) / fps
+    targets = _timetable(t, LEGS, rng, dict.fromkeys(STAND), seconds=(1.6, 3.5))
+    arms = _timetable(t, ARMS, rng, {name: targets[name] for name in HAND_CHANNELS}, seconds=(1.2, 3.0))
+    targets.update(arms)
+    path, yaw = _walk_path(targets["speed"], targets["turn"], region, fps, rng)
+    return solve(rig, targets, path, yaw)
+
+
+def _timetable(t, choices, rng, base, seconds) -> dict[str, np.ndarray]:
+    """Random activities one after the other with smooth cross-fades; None in `choices` keeps the base."""
+    activities, weights = list(choices), np.array(list(choices.values()), float)
+    base = {name: np.full(len(t), STAND[name]) if value is None else value for name, value in base.items()}
+    result = {name: np.zeros(len(t)) for name in base}
+    total = np.zeros(len(t))
+    start = -rng.uniform(0, seconds[0])
+    end_time = t[-1] if len(t) else 0.0
+    previous = None
+    while start <= end_time + CROSSFADE_SECONDS:
+        end = start + rng.uniform(*seconds)
+        while True:
+            activity = activities[rng.choice(len(activities), p=weights / weights.sum())]
+            if activity is not previous or len(activities) == 1:
+                break
+        previous = activity
+        fade = np.clip((t - start) / CROSSFADE_SECONDS + 0.5, 0, 1) * np.clip((end - t) / CROSSFADE_SECONDS + 0.5, 0, 1)
+        weight = fade * fade * (3 - 2 * fade)
+        values = base if activity is None else base | activity(np.maximum(t - start, 0.0), rng)
+        total += weight
+        for name in result:
+            result[name] += weight * values[name]
+        start = end
+    return {name: value / total for name, value in result.items()}
+
+
+def _walk_path(speed, turn, region: Region, fps: float, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Steer from waypoint to waypoint; slow down where the way leads out of the region. Returns (T, 2) and (T,)."""
+    position, heading = region.sample(rng), rng.uniform(-np.pi, np.pi)
+    goal, rate = region.sample(rng), 0.0
+    path, yaw = np.empty((len(speed), 2)), np.empty(len(speed))
+    for frame in range(len(speed)):
+        path[frame], yaw[frame] = position, heading
+        if np.linalg.norm(goal - position) < 0.35 or rng.uniform() < 0.2 / fps:
+            goal = max((region.sample(rng) for _ in range(3)), key=lambda point: np.linalg.norm(point - position))
+        wanted = np.arctan2(goal[1] - position[1], goal[0] - position[0])
+        error = (wanted - heading + np.pi) % (2 * np.pi) - np.pi
+        moving = min(1.0, speed[frame] / 0.5)
+        wanted_rate = moving * np.clip(3 * error, -2.4, 2.4) + (1 - moving) * turn[frame]
+        rate += (wanted_rate - rate) * min(1.0, 6 / fps)
+        heading += rate / fps
+        velocity = speed[frame] * np.array([np.cos(heading), np.sin(heading)])
+        leaving = region.excess(position + velocity * 0.3) > 1 and region.excess(
+            position + velocity * 0.05
+        ) > region.excess(position)
+        position = position + velocity * (0.1 if leaving else max(0.25, np.cos(error))) / fps
+    return path, yaw
+
+
+def solve(rig: Rig, targets: dict[str, np.ndarray], path: np.ndarray, yaw: np.ndarray) -> Motion:
+    """Bone rotations that reach the targets, by analytic two-bone inverse kinematics.
+
+    Args:
+        targets: the channels of `activities.STAND`, each (T,).
+        path: (T, 2) ground position of the pelvis; yaw: (T,) heading, 0 along the world's x.
+    """
+    T = len(yaw)
+    rotations = np.empty((T, len(BONES), 3, 3))
+    leg, arm = sum(rig.leg), sum(rig.arm)
+    heading = _turn(2, yaw)
+    pelvis = heading @ _turn(1, targets["pelvis_pitch"]) @ _turn(0, 0.4 * targets["spine_roll"] * 0.5)
+    half_spine = (
+        _turn(1, targets["spine_pitch"] / 2) @ _turn(0, targets["spine_roll"] / 2) @ _turn(2, targets["spine_yaw"] / 2)
+    )
+    spine = pelvis @ half_spine
+    chest = spine @ half_spine
+    neck = (
+        chest @ _turn(1, targets["neck_pitch"] / 2) @ _turn(2, targets["neck_yaw"] / 2) @ _turn(0, targets["neck_roll"])
+    )
+    head = neck @ _turn(1, targets["neck_pitch"] / 2) @ _turn(2, targets["neck_yaw"] / 2)
+    for name, value in {"pelvis": pelvis, "spine": spine, "chest": chest, "neck": neck, "head": head}.items():
+        rotations[:, BONE[name]] = value
+
+    root = np.concatenate([path, (targets["pelvis_z"] * leg + rig.ankle_height)[:, None]], -1)
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        hip_rest = rig.heads[BONE[f"{side}_thigh"]]
+        hip = root + pelvis @ hip_rest
+        flat_hip = root + heading @ hip_rest
+        foot_turn = heading @ _turn(2, sign * targets[f"{side}_foot_toe"])
+        offset = np.stack([targets[f"{side}_foot_x"], sign * targets[f"{side}_foot_out"], np.zeros(T)], -1) * leg
+        ankle = flat_hip + np.einsum("tij,tj->ti", heading, offset)
+        ankle[:, 2] = rig.ankle_height + targets[f"{side}_foot_z"] * leg
+        knee_pole = foot_turn @ np.array([1.0, 0.0, 0.0])
+        thigh, shin = two_bone(hip, ankle, *rig.leg, knee_pole, bend=1.0)
+        rotations[:, BONE[f"{side}_thigh"]], rotations[:, BONE[f"{side}_shin"]] = thigh, shin
+        rotations[:, BONE[f"{side}_foot"]] = foot_turn @ _turn(1, targets[f"{side}_foot_pitch"])
+
+        hand = np.stack([targets[f"{side}_hand_{axis}"] for axis in ("x", "out", "z")], -1) * (1.0, sign, 1.0)
+        shrug = np.clip(targets[f"{side}_hand_z"], 0, 1) * 0.3
+        collar = chest @ _turn(0, sign * shrug)
+        rotations[:, BONE[f"{side}_collar"]] = collar
+        elbow_pole = np.stack([np.full(T, -0.7), sign * targets[f"{side}_elbow_out"], np.full(T, -0.5)], -1)
+        upper, fore = two_bone(
+            np.zeros((T, 3)), np.einsum("tij,tj->ti", chest, hand * arm), *rig.arm,
+            np.einsum("tij,tj->ti", chest, elbow_pole), bend=-1.0,
+        )  # fmt: skip
+        rotations[:, BONE[f"{side}_upper_arm"]], rotations[:, BONE[f"{side}_forearm"]] = upper, fore
+        rotations[:, BONE[f"{side}_hand"]] = fore
+    return Motion(rotations, root)
+
+
+def two_bone(
+    start: np.ndarray, end: np.ndarray, first: float, second: float, pole: np.ndarray, bend: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations of two hanging bones (rest direction -z) whose chain from `start` reaches `end` as far as it can.
+
+    Args:
+        start, end: (T, 3); first, second: lengths of the bones.
+        pole: (T, 3) side on which the middle joint lies.
+        bend: +1 where the middle joint bends towards the body's front (knee), -1 towards its back (elbow).
+
+    Returns:
+        (T, 3, 3) rotations of the first and of the second bone, with the hinge along y.
+    """
+    line = end - start
+    distance = np.linalg.norm(line, axis=-1, keepdims=True)
+    line = line / np.maximum(distance, 1e-9)
+    distance = np.clip(distance, 1.02 * abs(first - second) + 0.12 * (first + second), 0.9995 * (first + second))
+    pole = pole - (pole * line).sum(-1, keepdims=True) * line
+    pole = pole / np.maximum(np.linalg.norm(pole, axis=-1, keepdims=True), 1e-6)
+    along = (distance**2 + first**2 - second**2) / (2 * distance)
+    aside = np.sqrt(np.maximum(first**2 - along**2, 0))
+    middle = along * line + aside * pole
+    hinge = np.cross(-line, bend * pole)
+    return _bone_frame(middle / first, hinge), _bone_frame((distance * line - middle) / second, hinge)
+
+
+def _bone_frame(direction: np.ndarray, hinge: np.ndarray) -> np.ndarray:
+    z = -direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    y = hinge / np.maximum(np.linalg.norm(hinge, axis=-1, keepdims=True), 1e-9)
+    return np.stack([np.cross(y, z), y, z], -1)
+
+
+def _turn(axis: int, angle: np.ndarray) -> np.ndarray:
+    """Rotations about the x, y or z axis: (T,) radians -> (T, 3, 3)."""
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.zeros((*np.shape(angle), 3, 3))
+    a, b = (axis + 1) % 3, (axis + 2) % 3
+    rotation[..., axis, axis] = 1
+    rotation[..., a, a] = rotation[..., b, b] = c
+    rotation[..., a, b], rotation[..., b, a] = -s, s
+    return rotation

@@ -29,14 +29,17 @@ def configs_folder() -> Path:
 
 
 def load_config(
-    schema: type[Model], path: str | Path | None = None, overrides: list[str] | tuple[str, ...] = ()
+    schema: type[Model],
+    path: str | Path | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+    base: dict[str, Any] | None = None,
 ) -> Model:
-    """Read a configuration: the schema's defaults, then the file, then `key=value` overrides (dots descend).
+    """Read a configuration: the schema's defaults, `base`, then the file, then `key=value` overrides (dots descend).
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key or a value of the wrong type; all problems in one message.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
+    values = merge_values(base or {}, _read_yaml(Path(path)) if path is not None else {})
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -44,11 +47,30 @@ def load_config(
         node = values
         *parents, leaf = key.split(".")
         for name in parents:
-            node = node.setdefault(name, {})
+            node[name] = node[name].copy() if isinstance(node.get(name), dict) else node.get(name, {})
+            node = node[name]
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {override}: {name} is a value, not a group of values")
         node[leaf] = yaml.safe_load(text)
     return _validate(schema, values, str(path or "configuration"))
+
+
+def merge_values(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested values in which those of `changes` replace or extend the ones of `base`."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        merged[key] = merge_values(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The values of a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: no such file, not readable, not YAML, or not a mapping.
+    """
+    return _read_yaml(path)
 
 
 def load_skeleton(name_or_path: str | Path) -> Skeleton:

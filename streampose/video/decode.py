@@ -159,7 +159,9 @@ class Video:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise VideoError(f"{self.path}: {_explain(error)}; skipped") from None
         try:
-            stream = _choose_stream(self.path, container)
+            if PLAYLISTS.intersection(container.format.name.split(",")):
+                raise VideoError(f"{self.path}: text, not a video ({container.format.long_name}); skipped")
+            stream = choose_stream(str(self.path), container)
         except VideoError:
             container.close()
             raise
@@ -213,13 +215,13 @@ class Video:
             except StopIteration:
                 return
             except (av.error.FFmpegError, OSError) as error:
-                return self._notes.stop(_message(error))
+                return self._notes.stop(message_of(error))
             try:
                 yield from self._stream.decode(packet)
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                self._notes.lose(_message(error))
+                self._notes.lose(message_of(error))
 
     def _end_seconds(self) -> float | None:
         stream = self._stream
@@ -270,25 +272,23 @@ def _check_file(path: Path) -> None:
     except PermissionError:
         raise VideoError(f"{path}: no permission to read it; skipped") from None
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({_message(error)}); skipped") from None
+        raise VideoError(f"{path}: cannot be read ({message_of(error)}); skipped") from None
 
 
-def _choose_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
-    """The largest video stream that is not cover art."""
-    if PLAYLISTS.intersection(container.format.name.split(",")):
-        raise VideoError(f"{path}: text, not a video ({container.format.long_name}); skipped")
+def choose_stream(name: str, container: av.container.InputContainer) -> av.VideoStream:
+    """The largest video stream that is not cover art; `name` is what a VideoError calls the source."""
     streams = [s for s in container.streams.video if not s.disposition & ATTACHED]
     if not streams:
         what = "audio only" if container.streams.audio else "nothing that can be shown"
-        raise VideoError(f"{path}: no video stream ({what}); skipped")
+        raise VideoError(f"{name}: no video stream ({what}); skipped")
     streams = [s for s in streams if s.codec_context is not None]
     if not streams:
-        raise VideoError(f"{path}: no decoder for its codec; convert it to h264 first; skipped")
+        raise VideoError(f"{name}: no decoder for its codec; convert it to h264 first; skipped")
     stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
     width, height = stream.width, stream.height
     if width * height > MAX_PIXELS:
         raise VideoError(
-            f"{path}: claims frames of {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; skipped"
+            f"{name}: claims frames of {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; skipped"
         )
     return stream
 
@@ -296,8 +296,8 @@ def _choose_stream(path: Path, container: av.container.InputContainer) -> av.Vid
 def _explain(error: Exception) -> str:
     if isinstance(error, av.error.InvalidDataError):
         return "not a video, or its header is damaged or missing (an mp4 whose recording was cut off has no 'moov')"
-    return f"cannot be opened ({_message(error)})"
+    return f"cannot be opened ({message_of(error)})"
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)

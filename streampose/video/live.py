@@ -31,7 +31,7 @@ from streampose.video.walker import draw_walker
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)  # pauses before a lost stream is opened again; the last one repeats
 TIMEOUT_SECONDS = (10.0, 5.0)  # to open a stream, to wait for its next data
 LATE_SECONDS = 1.0  # a player that is further behind gives up catching up
-URL_OPTIONS = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp"}
+URL_OPTIONS = {"flags": "low_delay", "rtsp_transport": "tcp"}
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 CAMERA_OPTIONS: tuple[dict[str, str], ...] = ({"video_size": "640x480", "framerate": "30"}, {"framerate": "30"}, {})
 

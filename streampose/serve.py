@@ -54,7 +54,7 @@ def serve(
         VideoError: the source cannot be opened.
     """
     from streampose.server.guard import is_loopback
-    from streampose.server.live import build_session
+    from streampose.server.session import build_session
 
     if max_subjects < 1:
         raise StreamposeError(f"--max-subjects {max_subjects}: at least 1")

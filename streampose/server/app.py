@@ -24,7 +24,8 @@ from streampose.server.messages import (
     describe_skeleton,
     pack_frame,
 )
-from streampose.server.session import Result, Session, Timings
+from streampose.server.results import Result, Timings
+from streampose.server.session import Session
 
 WEB = Path(__file__).parent / "web"
 MAX_CLIENTS = 256

@@ -10,123 +10,49 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from streampose.console import logger
 from streampose.errors import VideoError
+from streampose.runtime.predictor import box_from_keypoints, load_predictor
 from streampose.server.follow import Follower
-from streampose.server.messages import FrameMessage, LatencyMessage, State, StatsMessage, SubjectMessage
+from streampose.server.messages import State, StatsMessage
+from streampose.server.motion import MotionFinder
+from streampose.server.results import Result, Slot, Timings
 from streampose.structures import Keypoints, Skeleton
 from streampose.tracking.one_euro import OneEuroFilter
+from streampose.video.live import LiveFrame, open_source
 
-JPEG_WIDTH = 960  # pictures are sent at most so wide
-JPEG_QUALITY = 80
 WINDOW_SECONDS = 10.0  # the live numbers look back so far
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 5.0)  # pauses between attempts to open a lost source again
 SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
 SMOOTHING_BETA = 12.0  # Hz per (box side per second)
 
 
-class LiveFrame(Protocol):
-    """What a source gives: the picture and when it was captured (`time.monotonic()`)."""
-
-    image: np.ndarray
-    captured_at: float
-    number: int
-    pts_seconds: float
-
-
 class Source(Protocol):
     """A live source as `video.live.open_source` opens it."""
+
+    name: str
 
     @property
     def dropped(self) -> int: ...
     @property
     def ended(self) -> bool: ...
     @property
-    def error(self) -> Any: ...
-    def latest(self, after: int, timeout: float) -> Any: ...
+    def error(self) -> str | None: ...
+    def latest(self, after: int, timeout: float) -> LiveFrame | None: ...
     def close(self) -> None: ...
 
 
 class Predictor(Protocol):
     """A loaded bundle as `runtime.predictor.load_predictor` gives it."""
 
-    skeleton: Skeleton
-
-    def predict(self, image: np.ndarray, boxes: np.ndarray) -> Keypoints: ...
-
-
-@dataclass(frozen=True)
-class Result:
-    """One published frame.
-
-    Attributes:
-        number: counts published frames from 1 through the whole session, over reconnects.
-        image: (H, W, 3) uint8 RGB, the very picture the keypoints were found in.
-        boxes: (N, 4) what the network looked at, square edges in source pixels.
-        ids: N subject numbers.
-        keypoints: N subjects, smoothed.
-        captured_at, published_at: `time.monotonic()` seconds.
-    """
-
-    number: int
-    pts_seconds: float
-    image: np.ndarray
-    boxes: np.ndarray
-    ids: tuple[int, ...]
-    keypoints: Keypoints
-    state: State
-    captured_at: float
-    published_at: float
-    _encoded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
     @property
-    def latency_ms(self) -> float:
-        return 1000.0 * (self.published_at - self.captured_at)
-
-    def message(self) -> str:
-        """The `frame` message as JSON; made once, however many clients there are."""
-        with self._lock:
-            if "message" not in self._encoded:
-                self._encoded["message"] = self._frame_message().model_dump_json()
-            return self._encoded["message"]
-
-    def jpeg(self) -> bytes:
-        """The picture, at most `JPEG_WIDTH` wide; made once, and only if a client wants it."""
-        with self._lock:
-            if "jpeg" not in self._encoded:
-                image = self.image
-                height, width = image.shape[:2]
-                if width > JPEG_WIDTH:
-                    size = (JPEG_WIDTH, max(1, round(height * JPEG_WIDTH / width)))
-                    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-                bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-                self._encoded["jpeg"] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-            return self._encoded["jpeg"]
-
-    def _frame_message(self) -> FrameMessage:
-        keypoints = self.keypoints
-        z = np.zeros_like(keypoints.confidence) if keypoints.z is None else keypoints.z
-        rows = np.concatenate([keypoints.xy, z[..., None], keypoints.confidence[..., None]], -1).astype(float)
-        rows[..., :3], rows[..., 3] = np.round(rows[..., :3], 2), np.round(rows[..., 3], 3)
-        height, width = self.image.shape[:2]
-        return FrameMessage(
-            number=self.number,
-            pts_seconds=round(self.pts_seconds, 4),
-            latency_ms=round(self.latency_ms, 2),
-            size=(width, height),
-            state=self.state,
-            subjects=[
-                SubjectMessage(id=id_, box=np.round(box.astype(float), 1).tolist(), keypoints=points.tolist())
-                for id_, box, points in zip(self.ids, self.boxes, rows, strict=True)
-            ],
-        )
+    def skeleton(self) -> Skeleton: ...
+    def predict(self, image: np.ndarray, boxes: np.ndarray) -> Keypoints: ...
 
 
 class Names(NamedTuple):
@@ -135,58 +61,6 @@ class Names(NamedTuple):
     source: str
     model: str
     runtime: str
-
-
-class Slot:
-    """A subscriber's slot of size one: the newest result replaces the one that was not taken, which is counted."""
-
-    def __init__(self, notify: Callable[[], None] | None = None):
-        self._notify = notify
-        self._ready = threading.Condition()
-        self._result: Result | None = None
-        self.skipped = 0
-
-    def put(self, result: Result) -> None:
-        with self._ready:
-            self.skipped += self._result is not None
-            self._result = result
-            self._ready.notify()
-        self.wake()
-
-    def wake(self) -> None:
-        """Tell the subscriber to look: something was put, or the session ended."""
-        if self._notify is not None:
-            self._notify()
-
-    def take(self, timeout: float | None = 0.0) -> Result | None:
-        """The newest result that was not taken yet; waits up to `timeout` seconds for one (None: for ever)."""
-        with self._ready:
-            if self._result is None and timeout != 0.0:
-                self._ready.wait_for(lambda: self._result is not None, timeout)
-            result, self._result = self._result, None
-            return result
-
-
-class Timings:
-    """Recent durations by name, with their percentiles; bounded, so that hours cost no memory."""
-
-    def __init__(self, keep: int = 20_000):
-        self._values: deque[tuple[float, float]] = deque(maxlen=keep)
-
-    def add(self, now: float, milliseconds: float) -> None:
-        self._values.append((now, milliseconds))
-
-    def percentiles(self, since: float = -np.inf) -> LatencyMessage:
-        values = [value for at, value in tuple(self._values) if at >= since]
-        if not values:
-            return LatencyMessage()
-        p50, p95, p99 = (round(float(v), 2) for v in np.percentile(values, (50, 95, 99)))
-        return LatencyMessage(p50=p50, p95=p95, p99=p99)
-
-    def rate(self, now: float) -> float:
-        """Events a second over the last two seconds."""
-        recent = [at for at, _ in tuple(self._values)[-500:] if at >= now - 2.0]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
 
 
 class Session:
@@ -233,6 +107,7 @@ class Session:
             VideoError: the source cannot be opened.
         """
         self._source = self._open_source()
+        self.names = self.names._replace(source=self._source.name)
         self._started_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="streampose-infer", daemon=True)
         self._thread.start()
@@ -306,24 +181,28 @@ class Session:
 
     def _drain(self) -> bool:
         """Process the open source until it ends; False when there is nothing more to come."""
-        source, number = self._source, -1
+        source, number = self._source, 0
         assert source is not None
         self._captures.clear()  # frame numbers begin anew with each opening
         while not self._stop.is_set():
             frame = source.latest(after=number, timeout=0.25)
             if frame is not None:
                 number = frame.number
+                if self._state == "reconnecting":
+                    self._reconnects += 1
                 self._captures.append((frame.captured_at, number))
                 self._process(frame)
             elif source.ended:
                 if source.error is None:
                     return False
-                self._error = str(source.error)
+                self._lose(source.error)
                 self._close_source()
                 return True
+            elif source.error is not None:  # the source is opening itself again
+                self._lose(source.error)
         return False
 
-    def _process(self, frame: Any) -> None:
+    def _process(self, frame: LiveFrame) -> None:
         begun = time.monotonic()
         boxes = self._follower.boxes(frame.image)
         found = time.monotonic()
@@ -377,10 +256,16 @@ class Session:
             return 0.0
         return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
 
+    def _lose(self, error: str) -> None:
+        """No pictures come for the time being; whoever was followed has moved on when they come again."""
+        if self._state != "reconnecting":
+            logger.warning("%s: no pictures (%s); waiting for them to come back", self.names.source, error)
+            self._follower.subjects.clear()
+            self._filters = {}
+        self._state, self._error = "reconnecting", error
+
     def _reconnect(self) -> bool:
         """Open the lost source again, with growing pauses; False when the session was stopped meanwhile."""
-        self._state = "reconnecting"
-        logger.warning("%s: lost (%s); trying to reconnect", self.names.source, self._error)
         attempt = 0
         while not self._stop.wait(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]):
             attempt += 1
@@ -389,10 +274,7 @@ class Session:
             except VideoError as error:
                 self._error = str(error)
                 continue
-            self._reconnects += 1
-            self._filters = {}
-            self._follower.subjects.clear()
-            logger.info("%s: back after %d attempts", self.names.source, attempt)
+            logger.info("%s: open again after %d attempts", self.names.source, attempt)
             return True
         return False
 
@@ -410,3 +292,85 @@ class Session:
 def _select(keypoints: Keypoints, kept: np.ndarray) -> Keypoints:
     z = None if keypoints.z is None else keypoints.z[kept]
     return Keypoints(keypoints.xy[kept], keypoints.confidence[kept], z)
+
+
+def build_session(
+    source: str | int,
+    model: Path,
+    *,
+    runtime: str = "auto",
+    precision: str = "f32",
+    max_subjects: int = 1,
+    smooth: bool = True,
+    loop: bool = True,
+    threads: int | None = None,
+) -> Session:
+    """A session that was not started yet; the bundle is loaded and has run once, the source is not open.
+
+    Args:
+        source: camera number, file, URL, or `test`.
+        loop: play a file again when it ends.
+
+    Raises:
+        BundleError, ConfigError: the model or the runtime.
+    """
+    predictor = load_predictor(model, runtime, precision, threads)
+
+    def next_box(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray | None:
+        return box_from_keypoints(xy, confidence, predictor.skeleton, predictor.padding)
+
+    follower = Follower(MotionFinder(max_subjects), next_box, padding=predictor.padding, max_subjects=max_subjects)
+    bundle = predictor.bundle
+    described = " ".join(part for part in (bundle.method, bundle.preset) if part)
+    names = Names(str(source), described or Path(model).name, f"{predictor.runtime.name} {precision}")
+    return Session(lambda: open_source(source, loop=loop), predictor, follower, names=names, smooth=smooth)
+
+
+def run_burst(
+    source: str | int,
+    model: Path,
+    seconds: float,
+    *,
+    runtime: str = "auto",
+    precision: str = "f32",
+    max_subjects: int = 1,
+    smooth: bool = True,
+    loop: bool = True,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Run the live path for some seconds without a server, with one subscriber, and return its numbers.
+
+    Returns:
+        {'source', 'runtime', 'frames', 'published', 'dropped', 'seconds', 'fps', 'subjects' (mean number a frame),
+        'latency_ms': {'p50', 'p95', 'p99'}, 'stages_ms': {stage: {'p50', 'p95', 'p99'}}}
+    """
+    session = build_session(
+        source, model, runtime=runtime, precision=precision, max_subjects=max_subjects, smooth=smooth, loop=loop,
+        threads=threads,
+    )  # fmt: skip
+    slot = session.subscribe()
+    session.start()
+    end = time.monotonic() + seconds
+    subjects = []
+    try:
+        while time.monotonic() < end and not session.done.is_set():
+            result = slot.take(timeout=0.1)
+            if result is not None:
+                subjects.append(len(result.ids))
+    finally:
+        session.stop()
+    if session.failure is not None:
+        raise session.failure
+    stats = session.stats(whole=True)
+    return {
+        "source": stats.source,
+        "runtime": stats.runtime,
+        "frames": stats.captured,
+        "published": stats.published,
+        "dropped": stats.dropped,
+        "seconds": stats.seconds,
+        "fps": stats.inference_fps,
+        "subjects": round(float(np.mean(subjects)), 2) if subjects else 0.0,
+        "latency_ms": stats.latency_ms.model_dump(),
+        "stages_ms": {name: timing.model_dump() for name, timing in stats.stages_ms.items()},
+    }

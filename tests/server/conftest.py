@@ -18,6 +18,8 @@ from streampose.structures import Keypoints
 class FakeSource:
     """Hands out what the test pushes; the newest frame wins, as in a real one."""
 
+    name = "fake"
+
     def __init__(self):
         self._changed = threading.Condition()
         self._frame = None
@@ -27,7 +29,7 @@ class FakeSource:
     def push(self, image: np.ndarray) -> None:
         with self._changed:
             self.dropped += not self._taken
-            number = 0 if self._frame is None else self._frame.number + 1
+            number = 1 if self._frame is None else self._frame.number + 1
             self._frame = SimpleNamespace(
                 image=image, captured_at=time.monotonic(), number=number, pts_seconds=number / 25
             )

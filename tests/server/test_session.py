@@ -9,7 +9,7 @@ import pytest
 from streampose.errors import VideoError
 from streampose.server import session as session_module
 from streampose.server.messages import FrameMessage
-from streampose.server.session import Slot, Timings
+from streampose.server.results import Slot, Timings
 
 
 def test_keypoints_belong_to_the_published_picture(make_session, source, fakes):
@@ -58,7 +58,7 @@ def test_a_lost_source_is_opened_again_and_numbers_go_on(make_session, fakes, mo
     first.push(fakes.dot(1, 1))
     assert slot.take(timeout=5).number == 1
     second.push(fakes.dot(2, 2))
-    first.end(VideoError("unplugged"))
+    first.end("unplugged")
     assert slot.take(timeout=5).number == 2
     assert first.closed
     assert session.stats().reconnects == 1
@@ -72,7 +72,7 @@ def test_while_the_source_is_away_the_state_says_so(make_session, source, fakes,
     wait = session._stop.wait
     monkeypatch.setattr(session._stop, "wait", lambda timeout=None: waited.set() or wait(timeout))
     session.start()
-    source.end(VideoError("unplugged"))
+    source.end("unplugged")
     assert waited.wait(5)
     stats = session.stats()
     assert (stats.state, stats.error, session.ready) == ("reconnecting", "unplugged", False)

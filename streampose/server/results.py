@@ -1,0 +1,138 @@
+"""What a live session gives to those who watch: results, the slot through which each gets them, and timings."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streampose.server.messages import FrameMessage, LatencyMessage, State, SubjectMessage
+from streampose.structures import Keypoints
+
+JPEG_WIDTH = 960  # pictures are sent at most so wide
+JPEG_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Result:
+    """One published frame.
+
+    Attributes:
+        number: counts published frames from 1 through the whole session, over reconnects.
+        image: (H, W, 3) uint8 RGB, the very picture the keypoints were found in.
+        boxes: (N, 4) what the network looked at, square edges in source pixels.
+        ids: N subject numbers.
+        keypoints: N subjects, smoothed.
+        captured_at, published_at: `time.monotonic()` seconds.
+    """
+
+    number: int
+    pts_seconds: float
+    image: np.ndarray
+    boxes: np.ndarray
+    ids: tuple[int, ...]
+    keypoints: Keypoints
+    state: State
+    captured_at: float
+    published_at: float
+    _encoded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def latency_ms(self) -> float:
+        return 1000.0 * (self.published_at - self.captured_at)
+
+    def message(self) -> str:
+        """The `frame` message as JSON; made once, however many clients there are."""
+        with self._lock:
+            if "message" not in self._encoded:
+                self._encoded["message"] = self._frame_message().model_dump_json()
+            return self._encoded["message"]
+
+    def jpeg(self) -> bytes:
+        """The picture, at most `JPEG_WIDTH` wide; made once, and only if a client wants it."""
+        with self._lock:
+            if "jpeg" not in self._encoded:
+                image = self.image
+                height, width = image.shape[:2]
+                if width > JPEG_WIDTH:
+                    size = (JPEG_WIDTH, max(1, round(height * JPEG_WIDTH / width)))
+                    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+                bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+                self._encoded["jpeg"] = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+            return self._encoded["jpeg"]
+
+    def _frame_message(self) -> FrameMessage:
+        keypoints = self.keypoints
+        z = np.zeros_like(keypoints.confidence) if keypoints.z is None else keypoints.z
+        rows = np.concatenate([keypoints.xy, z[..., None], keypoints.confidence[..., None]], -1).astype(float)
+        rows[..., :3], rows[..., 3] = np.round(rows[..., :3], 2), np.round(rows[..., 3], 3)
+        height, width = self.image.shape[:2]
+        return FrameMessage(
+            number=self.number,
+            pts_seconds=round(self.pts_seconds, 4),
+            latency_ms=round(self.latency_ms, 2),
+            size=(width, height),
+            state=self.state,
+            subjects=[
+                SubjectMessage(id=id_, box=np.round(box.astype(float), 1).tolist(), keypoints=points.tolist())
+                for id_, box, points in zip(self.ids, self.boxes, rows, strict=True)
+            ],
+        )
+
+
+class Slot:
+    """A subscriber's slot of size one: the newest result replaces the one that was not taken, which is counted."""
+
+    def __init__(self, notify: Callable[[], None] | None = None):
+        self._notify = notify
+        self._ready = threading.Condition()
+        self._result: Result | None = None
+        self.skipped = 0
+
+    def put(self, result: Result) -> None:
+        with self._ready:
+            self.skipped += self._result is not None
+            self._result = result
+            self._ready.notify()
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell the subscriber to look: something was put, or the session ended."""
+        if self._notify is not None:
+            self._notify()
+
+    def take(self, timeout: float | None = 0.0) -> Result | None:
+        """The newest result that was not taken yet; waits up to `timeout` seconds for one (None: for ever)."""
+        with self._ready:
+            if self._result is None and timeout != 0.0:
+                self._ready.wait_for(lambda: self._result is not None, timeout)
+            result, self._result = self._result, None
+            return result
+
+
+class Timings:
+    """Recent durations by name, with their percentiles; bounded, so that hours cost no memory."""
+
+    def __init__(self, keep: int = 20_000):
+        self._values: deque[tuple[float, float]] = deque(maxlen=keep)
+
+    def add(self, now: float, milliseconds: float) -> None:
+        self._values.append((now, milliseconds))
+
+    def percentiles(self, since: float = -np.inf) -> LatencyMessage:
+        values = [value for at, value in tuple(self._values) if at >= since]
+        if not values:
+            return LatencyMessage()
+        p50, p95, p99 = (round(float(v), 2) for v in np.percentile(values, (50, 95, 99)))
+        return LatencyMessage(p50=p50, p95=p95, p99=p99)
+
+    def rate(self, now: float) -> float:
+        """Events a second over the last two seconds."""
+        recent = [at for at, _ in tuple(self._values)[-500:] if at >= now - 2.0]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0

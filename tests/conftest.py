@@ -1,0 +1,79 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streampose.config import load_skeleton
+from streampose.structures import Skeleton
+
+SIZE = 64  # side of the crops of the bundle below
+
+
+@pytest.fixture(scope="session")
+def walker_bundle(tmp_path_factory) -> Path:
+    """A tiny bundle that needs no training: a standing figure around the red shirt of `--source test`."""
+    from streampose.runtime.bundle import write_bundle
+
+    folder = tmp_path_factory.mktemp("walker")
+    skeleton = load_skeleton("human17")
+    _write_shirt_finder(folder / "model.onnx", skeleton)
+    (folder / "weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    write_bundle(
+        folder / "bundle", model=folder / "model.onnx", weights=folder / "weights.safetensors", skeleton=skeleton,
+        input_size=SIZE, padding=0.15, method="shirt", preset="tiny", provenance={},
+    )  # fmt: skip
+    return folder / "bundle"
+
+
+def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:
+    """crops -> the rest pose around the centroid of what is red; confidence 0.9, or 0 where nothing is red."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    K, S = skeleton.num_joints, SIZE
+    pose = np.zeros((K, 3), np.float32)
+    for bone in skeleton.bones:
+        pose[bone.child] = pose[bone.parent] + bone.length * np.array(bone.direction, np.float32)
+    pose = (pose - pose[skeleton.joints.index("thorax")] * (1, 0.5, 0)) * 0.6 * S
+    y, x = np.mgrid[:S, :S].astype(np.float32)
+    constants = {
+        "red": np.array([[1.0], [-0.5], [-0.5]], np.float32), "threshold": np.float32(50.0), "tiny": np.float32(1e-3),
+        "grid": np.stack([x, y, 0 * x], -1).reshape(S * S, 3), "flat": np.array([-1, 1, S * S], np.int64),
+        "pose": pose[None].astype(np.float32), "rows": np.array([-1, 1, 3], np.int64), "last": np.array([2], np.int64),
+        "sure": np.full((1, K), 0.9, np.float32), "column": np.array([-1, 1], np.int64), "some": np.float32(1000.0),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["float", "red"], ["redness"]),  # (B, S, S, 1)
+        helper.make_node("Sub", ["redness", "threshold"], ["above"]),
+        helper.make_node("Relu", ["above"], ["weight"]),
+        helper.make_node("Reshape", ["weight", "flat"], ["weights"]),  # (B, 1, S * S)
+        helper.make_node("ReduceSum", ["weights", "last"], ["mass"], keepdims=1),  # (B, 1, 1)
+        helper.make_node("MatMul", ["weights", "grid"], ["moment"]),  # (B, 1, 3)
+        helper.make_node("Add", ["mass", "tiny"], ["divisor"]),
+        helper.make_node("Div", ["moment", "divisor"], ["centre"]),
+        helper.make_node("Reshape", ["centre", "rows"], ["centres"]),
+        helper.make_node("Add", ["centres", "pose"], ["keypoints"]),
+        helper.make_node("Greater", ["mass", "some"], ["red_enough"]),
+        helper.make_node("Cast", ["red_enough"], ["found"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["found", "column"], ["founds"]),
+        helper.make_node("Mul", ["founds", "sure"], ["confidence"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shirt",
+        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["B", S, S, 3])],
+        [
+            helper.make_tensor_value_info("keypoints", TensorProto.FLOAT, ["B", K, 3]),
+            helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["B", K]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))

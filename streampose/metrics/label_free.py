@@ -45,7 +45,7 @@ def mask_iou(rendered: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Intersection over union of two masks: (N, S, S), > 127 inside -> (N,); NaN where the second is empty."""
     a, b = rendered > 127, masks > 127
     union = np.sum(a | b, axis=(1, 2))
-    return np.where(b.any((1, 2)), np.sum(a & b, axis=(1, 2)) / np.maximum(union, 1), np.nan)
+    return np.where(np.any(b, axis=(1, 2)), np.sum(a & b, axis=(1, 2)) / np.maximum(union, 1), np.nan)
 
 
 def inside_mask(xy: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def inside_mask(xy: np.ndarray, masks: np.ndarray) -> np.ndarray:
     within = np.logical_and(pixel >= 0, pixel < S).all(-1)
     x, y = (pixel.clip(0, S - 1)[..., i] for i in (0, 1))
     hit = within & (masks[np.arange(N)[:, None], y, x] > 127)
-    return np.where((masks > 127).any((1, 2))[:, None], hit, np.nan)
+    return np.where(np.any(masks > 127, axis=(1, 2))[:, None], hit, np.nan)
 
 
 def jitter(xy: np.ndarray, pts_seconds: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Where the subjects are in a live picture: look for them, then follow the box that their own keypoints give.
 
 Looking: what moves before a static camera, else the whole frame. Following costs nothing: the next box comes from the
-last keypoints. When a subject's confidence drops, or its box shrinks to nothing or leaves the picture, it is given up
-and looked for again.
+last keypoints. When a subject's confidence drops, its box shrinks to nothing or leaves the picture, or all movement has
+been elsewhere for a while, it is given up and looked for again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from streampose.geometry.crop import square_box
 from streampose.structures import Keypoints
 
 PATIENCE = 5  # frames with too little confidence before a subject is given up
-LOOK_EVERY = 10  # frames between looks for further subjects, and between tries of the whole frame
+LOOK_EVERY = 10  # frames between looks at what moves, and between tries of the whole frame of a static camera
+LEARN_EVERY = 3  # frames between those looks while it is not known yet what moves
+TRIES = 2  # boxes that are tried beyond those needed; the surest stay
+STRAY_LOOKS = 4  # looks in a row with all movement elsewhere before a subject is given up
 SMALLEST = 0.04  # a subject's box side in units of the picture's longer side
 BOX_STEP = 0.4  # how far a followed box moves towards the one its keypoints give, each frame
 
@@ -29,6 +32,7 @@ class Subject:
     box: np.ndarray
     reference: float = 0.0
     bad_frames: int = 0
+    stray_looks: int = 0
     age: int = 0
 
 
@@ -60,15 +64,16 @@ class Follower:
         self._next_id = 0
         self._frame = 0
         self._size = (0, 0)
-        self._learnt = False
+        self._looked = False
+        self._motion: np.ndarray | None = None
 
     def boxes(self, image: np.ndarray) -> np.ndarray:
-        """(N, 4) square boxes to run the network on, N at most `max_subjects`; N may be 0."""
+        """(N, 4) square boxes to run the network on; none where there is nothing to look at."""
         height, width = image.shape[:2]
         if self._size != (width, height):  # a first frame, or the source changed its resolution
             self.subjects, self._size = [], (width, height)
         self._frame += 1
-        self._learnt = False
+        self._looked = False
         if len(self.subjects) < self._max_subjects and (not self.subjects or self._frame % LOOK_EVERY == 0):
             self._look(image)
         return np.array([subject.box for subject in self.subjects], np.float32).reshape(-1, 4)
@@ -76,42 +81,68 @@ class Follower:
     def update(self, keypoints: Keypoints) -> np.ndarray:
         """Take the network's answer for the last boxes: (N,) bool, which of them show a subject.
 
-        `subjects` afterwards holds those, in the same order.
+        `subjects` afterwards holds those, in the same order, at most `max_subjects`.
         """
-        keep = np.zeros(len(self.subjects), bool)
-        for i, subject in enumerate(self.subjects):
-            score = float(keypoints.confidence[i].mean())
-            enough = max(self._min_confidence, 0.5 * subject.reference)
-            box = self._box_from_keypoints(keypoints.xy[i], keypoints.confidence[i]) if score >= enough else None
-            if box is not None:
-                subject.bad_frames = 0
-                subject.reference = score if subject.age == 0 else 0.95 * subject.reference + 0.05 * score
-                step = 1.0 if subject.age == 0 else BOX_STEP
-                subject.box = subject.box + step * (np.asarray(box, np.float32) - subject.box)
-            else:
-                subject.bad_frames += 1
-            subject.age += 1
-            new = subject.age == 1
-            keep[i] = self._in_picture(subject.box) and subject.bad_frames < (1 if new else PATIENCE)
-            keep[i] &= not any(keep[j] and _iou(subject.box, self.subjects[j].box) > 0.7 for j in range(i))
-        self.subjects = [subject for subject, kept in zip(self.subjects, keep, strict=True) if kept]
+        scores = keypoints.confidence.mean(-1) if len(self.subjects) else np.zeros(0)
+        for subject, score, xy, confidence in zip(
+            self.subjects, scores, keypoints.xy, keypoints.confidence, strict=True
+        ):
+            self._update_one(subject, float(score), xy, confidence)
+        # Those followed for longer come first, then the surest of the new ones.
+        order = sorted(range(len(scores)), key=lambda i: (-min(self.subjects[i].age, PATIENCE), -scores[i]))
+        kept: list[int] = []
+        for i in order:
+            subject = self.subjects[i]
+            patience = 1 if subject.age == 1 else PATIENCE
+            same = any(_iou(subject.box, self.subjects[j].box) > 0.7 for j in kept)
+            alive = (
+                subject.bad_frames < patience and subject.stray_looks < STRAY_LOOKS and self._in_picture(subject.box)
+            )
+            if alive and not same and len(kept) < self._max_subjects:
+                kept.append(i)
+        keep = np.zeros(len(scores), bool)
+        keep[kept] = True
+        self.subjects = [subject for subject, stays in zip(self.subjects, keep, strict=True) if stays]
         return keep
 
     def learn(self, image: np.ndarray) -> None:
-        """Go on learning the background from a frame in which nothing was looked for; call it after publishing."""
-        if not self._learnt and self._frame % LOOK_EVERY == 0:
-            self._find_motion(image)
+        """Look at what moves in a frame in which nothing was looked for; call it after publishing, it takes a while.
+
+        So the background goes on being learnt, and a subject whose box has nothing to do with the movement is noticed.
+        """
+        if self._looked or self._frame % (LEARN_EVERY if self._motion is None else LOOK_EVERY):
+            return
+        self._motion = self._find_motion(image)
+        if self._motion is None or not len(self._motion):
+            return
+        squares = [square_box(box, self._padding) for box in self._motion]
+        claimed = [any(_iou(square, subject.box) > 0.2 for subject in self.subjects) for square in squares]
+        for subject in self.subjects:
+            fits = any(_iou(square, subject.box) > 0.2 for square in squares)
+            subject.stray_looks = 0 if fits or all(claimed) else subject.stray_looks + 1
+
+    def _update_one(self, subject: Subject, score: float, xy: np.ndarray, confidence: np.ndarray) -> None:
+        enough = max(self._min_confidence, 0.5 * subject.reference)
+        box = self._box_from_keypoints(xy, confidence) if score >= enough else None
+        if box is None:
+            subject.bad_frames += 1
+        else:
+            subject.bad_frames = 0
+            subject.reference = score if subject.age == 0 else 0.95 * subject.reference + 0.05 * score
+            step = 1.0 if subject.age == 0 else BOX_STEP
+            subject.box = subject.box + step * (np.asarray(box, np.float32) - subject.box)
+        subject.age += 1
 
     def _look(self, image: np.ndarray) -> None:
-        self._learnt = True
-        motion = self._find_motion(image)
-        if motion is not None:
-            for box in motion:
-                square = square_box(box, self._padding)
-                known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
-                if not known and self._in_picture(square) and len(self.subjects) < self._max_subjects:
-                    self._add(square)
-        if not self.subjects and (motion is None or self._frame % LOOK_EVERY == 0):
+        self._looked = True
+        self._motion = self._find_motion(image)
+        wanted = self._max_subjects + TRIES
+        for box in () if self._motion is None else self._motion:
+            square = square_box(box, self._padding)
+            known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
+            if not known and self._in_picture(square) and len(self.subjects) < wanted:
+                self._add(square)
+        if not self.subjects and (self._motion is None or self._frame % LOOK_EVERY == 0):
             width, height = self._size
             self._add(square_box(np.array([0, 0, width, height], np.float32)))
 

@@ -319,7 +319,7 @@ def build_session(
     def next_box(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray | None:
         return box_from_keypoints(xy, confidence, predictor.skeleton, predictor.padding)
 
-    follower = Follower(MotionFinder(max_subjects), next_box, padding=predictor.padding, max_subjects=max_subjects)
+    follower = Follower(MotionFinder(), next_box, padding=predictor.padding, max_subjects=max_subjects)
     bundle = predictor.bundle
     described = " ".join(part for part in (bundle.method, bundle.preset) if part)
     names = Names(str(source), described or Path(model).name, f"{predictor.runtime.name} {precision}")

@@ -93,8 +93,9 @@ def test_a_box_that_leaves_the_picture_is_given_up():
 def test_several_subjects_are_followed_but_never_the_same_one_twice():
     motion = np.array([[100.0, 100.0, 200.0, 200.0], [400.0, 100.0, 500.0, 200.0], [300.0, 300.0, 400.0, 400.0]])
     follower = make(motion, max_subjects=2)
-    assert len(follower.boxes(IMAGE)) == 2
-    assert follower.update(answer((150, 150, 0.8), (450, 150, 0.8))).all()
+    assert len(follower.boxes(IMAGE)) == 3  # one more is tried than are wanted
+    kept = follower.update(answer((150, 150, 0.8), (450, 150, 0.4), (350, 350, 0.7)))
+    assert kept.tolist() == [True, False, True]  # the surest two
     follower.boxes(IMAGE)
     for _ in range(10):
         kept = follower.update(answer(*[(150, 150, 0.8)] * len(follower.subjects)))
@@ -102,6 +103,27 @@ def test_several_subjects_are_followed_but_never_the_same_one_twice():
         if len(kept) == 2 and not kept[1]:
             break
     assert kept.tolist() == [True, False]  # both boxes slid onto one subject: the later one goes
+
+
+def test_a_sure_subject_far_from_all_movement_is_given_up():
+    follower = make(np.array([[400.0, 300.0, 500.0, 400.0]]))
+    follower.boxes(IMAGE)
+    while follower.update(answer((100, 100, 0.9))).any():  # sure, but of a picture on the wall
+        follower.learn(IMAGE)
+        follower.boxes(IMAGE)
+        assert follower._frame < 100
+    assert follower._frame <= (follow.STRAY_LOOKS + 1) * follow.LOOK_EVERY
+
+
+def test_who_stands_still_stays_while_all_movement_belongs_to_another():
+    follower = make(np.array([[400.0, 300.0, 500.0, 400.0], [100.0, 100.0, 200.0, 200.0]]), max_subjects=2)
+    follower.boxes(IMAGE)
+    follower.update(answer((450, 350, 0.9), (150, 150, 0.9)))
+    follower._find_motion = lambda image: np.array([[400.0, 300.0, 500.0, 400.0]])
+    for _ in range(100):
+        follower.learn(IMAGE)
+        follower.boxes(IMAGE)
+        assert follower.update(answer((450, 350, 0.9), (150, 150, 0.9))).all()
 
 
 def test_nobody_is_a_valid_answer():

@@ -1,0 +1,300 @@
+"""Foreground masks by background modelling, on small pictures.
+
+`learn_background` looks at pictures from a whole shot and gives the empty scene, also where somebody stood still for
+most of it. `BackgroundModel` then says for each frame what differs from it. Learnt models are frozen, so that whoever
+stands still does not melt into the background; a model that was taught nothing (a live camera) adapts as it goes.
+
+Adding a kind of model: give it a class with `apply(image, rate)` beside `_Median` and list it in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+MODEL_WIDTH = 320
+LEAST_DIFFERENCE = 20.0  # colour distance in grey levels; below it nothing is foreground, however quiet the pixel
+NOISE_FACTOR = 4.0  # times a pixel's own median deviation
+WEAK_SCORE, STRONG_SCORE = 0.75, 1.8  # of the blurred score inside a blob; of some of its pixels
+
+
+@dataclass(frozen=True)
+class Background:
+    """The empty scene of a shot.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB.
+        noise: (h, w) float32, median absolute deviation in grey levels (waving leaves, flicker).
+    """
+
+    image: np.ndarray
+    noise: np.ndarray
+
+    def resized(self, size: tuple[int, int]) -> Background:
+        """The same scene at (width, height)."""
+        if (self.image.shape[1], self.image.shape[0]) == size:
+            return self
+        return Background(
+            cv2.resize(self.image, size, interpolation=cv2.INTER_AREA),
+            cv2.resize(self.noise, size, interpolation=cv2.INTER_AREA),
+        )
+
+
+def model_size(width: int, height: int, model_width: int = MODEL_WIDTH) -> tuple[int, int]:
+    """(width, height), even, at which a video of that size is modelled: its longer side is `model_width` at most."""
+    scale = min(1.0, model_width / max(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+def learn_background(samples: np.ndarray, rounds: int = 2) -> Background:
+    """The empty scene behind whoever moves in pictures of one static shot, spread over its time.
+
+    The median over time is right where somebody stood for less than half of it. Where it shows somebody who left later
+    (a ghost), the ghost's outline is an edge of the median and not of the later pictures: there those are taken.
+
+    Args:
+        samples: (N, h, w, 3) uint8 RGB.
+        rounds: how often ghosts are looked for.
+    """
+    image = np.median(samples, 0).astype(np.uint8)
+    ghosts = np.zeros(samples.shape[:3], bool)
+    for _ in range(rounds if len(samples) >= 4 else 0):
+        found = np.stack([_ghost_mask(sample, image) for sample in samples])
+        objects, found = found == 1, found == 2
+        votes = found.sum(0) > objects.sum(0)
+        ghosts = found & votes
+        if not ghosts.any():
+            break
+        rows, columns = np.nonzero(ghosts.any(0))
+        picked = np.where(ghosts[:, rows, columns, None], samples[:, rows, columns].astype(np.float32), np.nan)
+        image[rows, columns] = np.nanmedian(picked, 0).astype(np.uint8)
+    # the lower quartile, because a pixel may be covered most of the time; 2.1 makes it a median of normal noise
+    deviation = np.stack([np.sqrt(np.square(sample.astype(np.float32) - image).sum(-1)) for sample in samples])
+    noise = np.minimum(2.1 * np.percentile(deviation, 25, axis=0), 8.0).astype(np.float32)
+    around = cv2.medianBlur((noise * 16).astype(np.uint8), 31 if min(noise.shape) > 62 else 15) / np.float32(16)
+    noise = np.minimum(noise, 1.5 * around + 0.5)  # what stands out of its surroundings is somebody, not noise
+    return Background(image, cv2.blur(noise, (3, 3)))
+
+
+class BackgroundModel:
+    """Tells the foreground of each frame of a static camera.
+
+    Args:
+        kind: `mog2`, `knn` or `median`.
+        background: the empty scene where it was learnt; None adapts to the frames as they come.
+        samples: (N, h, w, 3) pictures of the shot at any size, from which `mog2` and `knn` learn how much it varies.
+    """
+
+    def __init__(self, kind: str = "mog2", background: Background | None = None, samples: np.ndarray | None = None):
+        if kind not in KINDS:
+            raise ValueError(f"background model {kind}: unknown; choose one of {', '.join(KINDS)}")
+        self.kind, self._background, self._adaptive = kind, background, background is None
+        self._model = KINDS[kind](background)
+        self._frames = 0
+        if samples is not None and background is not None and kind != "median":
+            for sample in self._without_subjects(samples):
+                self._model.apply(sample, -1.0)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Mask of a frame at the model's size: (h, w, 3) uint8 RGB -> (h, w) uint8, 255 where the foreground is."""
+        self._frames += 1
+        if self._adaptive:
+            rate = max(0.002, 1.0 / min(self._frames, 30)) if self._frames < 30 else 0.002
+            raw = self._model.apply(cv2.GaussianBlur(image, (3, 3), 0), rate)
+            return clean_mask(raw, None)
+        assert self._background is not None
+        image = match_light(image, self._background.image)
+        score = difference_score(image, self._background)
+        likely = cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE
+        seeds = (self._model.apply(image, 0.0) > 0) & (score > 1.0)
+        likely[is_shadow(image, self._background.image) & (score < 3.0)] = False
+        return clean_mask(likely.astype(np.uint8) * 255, seeds & (score > STRONG_SCORE))
+
+    def _without_subjects(self, samples: np.ndarray) -> list[np.ndarray]:
+        """The samples with everything that is clearly not background painted over by it."""
+        assert self._background is not None
+        scene = self._background
+        size = (scene.image.shape[1], scene.image.shape[0])
+        cleaned = []
+        for sample in samples:
+            small = match_light(cv2.resize(sample, size, interpolation=cv2.INTER_AREA), scene.image)
+            off = cv2.dilate((difference_score(small, scene) > 1).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+            cleaned.append(np.where(off[..., None], scene.image, small))
+        return cleaned
+
+
+class _Median:
+    """Difference from the learnt scene, or from a median that creeps towards the frames by one grey level each."""
+
+    def __init__(self, scene: Background | None):
+        self._scene = scene
+
+    def apply(self, image: np.ndarray, rate: float) -> np.ndarray:
+        if self._scene is None:
+            self._scene = Background(image.copy(), np.zeros(image.shape[:2], np.float32))
+        mask = (difference_score(image, self._scene) > 1).astype(np.uint8) * 255
+        if rate > 0:
+            higher, lower = (image > self._scene.image), (image < self._scene.image)
+            self._scene.image[:] += higher.astype(np.uint8)
+            self._scene.image[:] -= lower.astype(np.uint8)
+        return mask
+
+
+class _Subtractor:
+    """One of OpenCV's mixture models; its shadows are left out."""
+
+    def __init__(self, model: Any):
+        self._model = model
+
+    def apply(self, image: np.ndarray, rate: float) -> np.ndarray:
+        return (self._model.apply(image, learningRate=rate) > 200).astype(np.uint8) * 255
+
+
+KINDS: dict[str, Callable[[Background | None], Any]] = {
+    "mog2": lambda scene: _Subtractor(cv2.createBackgroundSubtractorMOG2(500, 16.0, scene is None)),
+    "knn": lambda scene: _Subtractor(cv2.createBackgroundSubtractorKNN(500, 400.0, scene is None)),
+    "median": _Median,
+}
+
+
+def difference_score(image: np.ndarray, scene: Background) -> np.ndarray:
+    """How far a frame is from the scene, in units of what would be noise there: (h, w) float32, 1 is the threshold."""
+    difference = cv2.absdiff(image, scene.image).astype(np.float32)
+    distance = np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
+    return distance / np.maximum(LEAST_DIFFERENCE, NOISE_FACTOR * scene.noise)
+
+
+def match_light(image: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Take a change of light that is smooth over the picture (clouds, exposure, flare) out of a frame: (h, w, 3) uint8.
+
+    Each channel's difference from the scene is fitted by a second-order surface over a grid of cells, robustly, so that
+    subjects do not pull it. Small changes are left alone.
+    """
+    h, w = scene.shape[:2]
+    grid = (min(32, w), min(18, h))
+    now = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    then = cv2.resize(scene, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    difference = now - then
+    if np.median(np.abs(difference), 0).max() < 2.0:
+        return image
+    terms = _surface_terms(grid)
+    usable = ((now > 4) & (now < 250)).all(1)
+    if usable.sum() < 30:
+        return image
+    weight = usable.astype(np.float32)
+    fitted = np.median(difference[usable], 0)[None]
+    for _ in range(3):
+        rest = np.abs(difference - fitted).max(1)
+        scale = max(3.0, 2.5 * float(np.median(rest[usable])))
+        weight = usable * np.square(np.clip(1 - np.square(rest / (3 * scale)), 0, 1))
+        left = terms * weight[:, None]
+        solution = np.linalg.solve(left.T @ terms + 1e-3 * np.eye(terms.shape[1]), left.T @ difference)
+        fitted = terms @ solution
+    surface = cv2.resize(fitted.reshape(grid[1], grid[0], 3).astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.clip(np.rint(image - surface), 0, 255).astype(np.uint8)
+
+
+def is_shadow(image: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Pixels where the scene's colour and texture show through, only darker: (h, w) bool.
+
+    Where the scene has no texture nobody can tell a shadow from something dark, so nothing is taken for one.
+    """
+    now, then = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in (image, scene))
+    mean_now, mean_then = cv2.blur(now, (7, 7)), cv2.blur(then, (7, 7))
+    spread_now = cv2.blur(now * now, (7, 7)) - mean_now**2
+    spread_then = cv2.blur(then * then, (7, 7)) - mean_then**2
+    together = cv2.blur(now * then, (7, 7)) - mean_now * mean_then
+    alike = together > 0.8 * np.sqrt(np.maximum(spread_now * spread_then, 1.0))
+    ratio = (mean_now + 1) / (mean_then + 1)
+    tint_now = image / (image.sum(-1, keepdims=True, dtype=np.float32) + 3)
+    tint_then = scene / (scene.sum(-1, keepdims=True, dtype=np.float32) + 3)
+    same_tint = np.abs(tint_now - tint_then).max(-1) < 0.04
+    return alike & (spread_then > 9) & (ratio > 0.4) & (ratio < 0.97) & same_tint
+
+
+def clean_mask(raw: np.ndarray, strong: np.ndarray | None, least_area: float = 0.0004) -> np.ndarray:
+    """Remove specks, close gaps and fill holes: (h, w) uint8 0/255 -> the same.
+
+    Args:
+        strong: (h, w) pixels that differ clearly; a blob without them is noise. None asks for none.
+        least_area: smallest blob, as a share of the picture.
+    """
+    h, w = raw.shape
+    mask = cv2.medianBlur(raw, 3)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    keep = statistics[:, cv2.CC_STAT_AREA] >= max(12, least_area * h * w)
+    keep[0] = False
+    if strong is not None:
+        keep &= np.bincount(labels[strong], minlength=count) >= 6
+    mask = keep[labels].astype(np.uint8) * 255
+    return fill_holes(mask, 0.002 * h * w)
+
+
+def fill_holes(mask: np.ndarray, largest: float) -> np.ndarray:
+    """Fill holes of up to `largest` pixels that the foreground encloses."""
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(cv2.bitwise_not(mask), connectivity=4)
+    fill = statistics[:, cv2.CC_STAT_AREA] <= largest
+    fill[0] = False
+    h, w = mask.shape
+    left, top = statistics[:, cv2.CC_STAT_LEFT], statistics[:, cv2.CC_STAT_TOP]
+    fill &= (left > 0) & (top > 0)
+    fill &= (left + statistics[:, cv2.CC_STAT_WIDTH] < w) & (top + statistics[:, cv2.CC_STAT_HEIGHT] < h)
+    return np.where(fill[labels], 255, mask).astype(np.uint8)
+
+
+def same_view(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two pictures (h, w, 3) show the same scene from the same place: a static camera and no cut between.
+
+    Corners all over the first picture must be found at the same place in the second; where there are too few of them
+    (an empty arena), most pixels must be alike.
+    """
+    first, second = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (a, b))
+    corners = cv2.goodFeaturesToTrack(first, 160, 0.02, 6)
+    if corners is not None and len(corners) >= 24:
+        found, ok, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, corners.copy(), winSize=(11, 11), maxLevel=2)
+        moved = np.linalg.norm((found - corners).reshape(-1, 2), axis=1)
+        stayed = (ok.reshape(-1) == 1) & (moved < 0.7)
+        drifted = (ok.reshape(-1) == 1) & (moved >= 0.7)
+        return stayed.sum() > 0.35 * len(corners) and stayed.sum() > drifted.sum()
+    difference = cv2.absdiff(first, second).astype(np.int16)
+    return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.6
+
+
+def _ghost_mask(sample: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """What differs from the scene: 1 where the sample shows the object, 2 where the scene does (a ghost), else 0."""
+    h, w = scene.shape[:2]
+    image = match_light(sample, scene)
+    flat = Background(scene, np.zeros((h, w), np.float32))
+    raw = (difference_score(image, flat) > 1.5).astype(np.uint8) * 255
+    mask = clean_mask(raw, None, least_area=0.001)
+    out = np.zeros((h, w), np.uint8)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count == 1:
+        return out
+    edges_now, edges_scene = _edges(image), _edges(scene)
+    for n in range(1, count):
+        x, y, width, height, _ = statistics[n]
+        window = np.s_[max(y - 2, 0) : y + height + 2, max(x - 2, 0) : x + width + 2]
+        blob = (labels[window] == n).astype(np.uint8)
+        outline = cv2.morphologyEx(blob, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        now, then = edges_now[window][outline].mean(), edges_scene[window][outline].mean()
+        out[window][blob > 0] = 2 if then > 1.15 * now else 1
+    return out
+
+
+def _edges(image: np.ndarray) -> np.ndarray:
+    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3), 0).astype(np.float32)
+    return cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+
+
+def _surface_terms(grid: tuple[int, int]) -> np.ndarray:
+    """1, x, y, xx, xy, yy at the cells of a grid: (cells, 6)."""
+    y, x = np.meshgrid(np.linspace(-1, 1, grid[1]), np.linspace(-1, 1, grid[0]), indexing="ij")
+    columns, rows = x.ravel(), y.ravel()
+    terms = [np.ones_like(rows), columns, rows, columns**2, columns * rows, rows**2]
+    return np.stack(terms, 1).astype(np.float32)

@@ -27,7 +27,7 @@ AZIMUTH_DEGREES = 35.0  # how far a bone that bends `toward` one side strays fro
 
 @dataclass(frozen=True)
 class Figures:
-    """B random figures: joints (B, K, 3) and half thickness of the bones (B, N, 2) at both ends, in standing heights."""
+    """B random figures in standing heights: joints (B, K, 3), half thickness of the bones at both ends (B, N, 2)."""
 
     joints: np.ndarray
     radius: np.ndarray
@@ -91,9 +91,7 @@ def face_camera(skeleton: Skeleton, joints: np.ndarray) -> np.ndarray:
     return joints
 
 
-def silhouettes(
-    skeleton: Skeleton, count: int, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def silhouettes(skeleton: Skeleton, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw masks of random figures, as imperfect as masks of videos are, in square crops around the figure.
 
     Args:
@@ -111,7 +109,9 @@ def silhouettes(
     xy = joints[..., :2] * near[..., None]
     reach = figures.radius.max((1, 2))[:, None] * 0.8
     low, high = xy.min(1) - reach, xy.max(1) + reach
-    side = (high - low).max(-1) * np.where(rng.random(count) < 0.1, rng.uniform(0.7, 1.0, count), rng.uniform(1.02, 1.5, count))
+    side = (high - low).max(-1) * np.where(
+        rng.random(count) < 0.1, rng.uniform(0.7, 1.0, count), rng.uniform(1.02, 1.5, count)
+    )
     centre = (low + high) / 2 + rng.normal(0, 0.04, (count, 2)) * side[:, None]
     scale = 2.0 / side  # standing heights -> [-1, 1]
     xy = (xy - centre[:, None]) * scale[:, None, None]
@@ -216,7 +216,11 @@ def _spoil(mask: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.nda
     if kind[5] < 0.5:  # a frayed edge
         noise = cv2.resize(rng.normal(0, 70, (size // 4, size // 4)).astype(np.float32), (size, size))
         soft = cv2.GaussianBlur(mask, (0, 0), size / 80).astype(np.float32)
-        mask = np.where(soft + noise > 127, 255, 0).astype(np.uint8) if kind[5] < 0.25 else ((soft > 127) * 255).astype(np.uint8)
+        mask = (
+            np.where(soft + noise > 127, 255, 0).astype(np.uint8)
+            if kind[5] < 0.25
+            else ((soft > 127) * 255).astype(np.uint8)
+        )
     if kind[6] < 0.4:  # modelled small and enlarged
         small = int(rng.integers(size // 5, size // 2))
         mask = cv2.resize(cv2.resize(mask, (small, small), interpolation=cv2.INTER_AREA), (size, size))

@@ -7,6 +7,7 @@ read are those where the joint's heatmap lies. Only operations that ONNX has are
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -69,9 +70,7 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...]):
         super().__init__()
         self.stem = conv_block(channels, widths[0], stride=2)
-        self.levels = nn.ModuleList(
-            Residual(inputs, outputs, 2) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.levels = nn.ModuleList(Residual(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
@@ -84,6 +83,10 @@ class Encoder(nn.Module):
 
 class PoseDetector(nn.Module):
     """Encoder, decoder up to a quarter of the input, heatmaps, and z read where the heatmaps lie."""
+
+    cells: Tensor
+    depth_cells: Tensor
+    joint_of_bin: Tensor
 
     def __init__(self, encoder: nn.Module, widths: tuple[int, ...], decoder: int, num_joints: int, input_size: int):
         super().__init__()

@@ -1,0 +1,485 @@
+"""Mask as Supervision (Yang, Qiao, Sun): 3D joints from foreground masks alone. Single view.
+
+The page in our symbols. A detector phi turns a crop I into joints X (Eq. 1); x are their first two coordinates. The
+bones that a skeleton file names are drawn between them as a skeleton mask M_skel(x) (Eq. 4, `losses/bone_maps.py`); the
+shape prior network psi dresses it to a physique mask M_phys = psi(M_skel) (Eq. 6). Both are compared with the mask M of
+the video, weighed by geodesic distances G (Eq. 9):
+
+    L = lambda_s |G (M - M_skel)|^2 + lambda_p |G (M - M_phys)|^2          Eq. 5, 7, 8, 9
+
+beside constant trunk bones (Eq. 12), equivariance to affine maps (Eq. 13) and left-right symmetry (Eq. 14). The cascade
+(Sec. 3.4, App. A.3) draws a `tight` skeleton without arms, then a `medium` one while psi learns and left and right
+arms are tied, then a `loose` one. Eq. 3, dots instead of bones, is `structure: false`.
+
+Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows what it brings):
+
+- `silhouette.enabled`: the printed recipe runs into optima in which hips cover hanging arms. So a small network rho
+  first learns to read silhouettes of random poses drawn from the skeleton file (`methods/mask_prior.py`). What it
+  reads from the videos' masks, merged over views and smoothed along clips (`methods/mask_labels.py`), is the warm-up's
+  target instead of the pseudo pelvis and thorax, and stays as a term weighed by its confidence.
+- `self_training`: later stages replace those targets by the detector's own predictions, merged with
+  rho's.
+- `terms` that the paper has not: `ceiling` (a projected bone is at most `max_length` long), `space` (3D bone lengths,
+  so that z explains a short projection), `equal` (left and right bones are equally long in 3D), `across` (shoulders and
+  hips stand across the trunk in 3D), `empty` (heatmaps are flat where the subject was taken out of the picture, so
+  that confidence tells a lost subject).
+- Bones are drawn with the half thickness that the skeleton file gives them (`bone_width: radius`), so that only arms
+  explain thin regions; `bone_width: sigma` is the paper's.
+- Merging bone maps by 1 - prod(1 - B), Eq. 16 and 17 corrected, soft-argmax over cell centres, the unit of lengths: see
+  `losses/bone_maps.py`, `models/detector.py` and `mask_data.subject_sizes`.
+- Left and right: a mask does not tell them. Targets are compared with both namings and the closer one counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from streampose.config import Strict, configs_folder, load_config, read_yaml
+from streampose.errors import ConfigError
+from streampose.losses import bone_maps, heatmaps, skeleton_terms
+from streampose.methods.mask_bones import BoneTables, draw_pose
+from streampose.methods.mask_data import Augmentation, Frames, random_views, read_frames
+from streampose.methods.mask_labels import Labels, along_clips, merge, predict_labels
+from streampose.methods.mask_prior import silhouettes
+from streampose.models.detector import DetectorOutput, build_detector
+from streampose.models.shape_prior import ShapePriorNetwork
+from streampose.store.reader import StoreReader
+from streampose.structures import Skeleton
+
+POOL = 64  # silhouettes are drawn this many at a time
+
+
+class SilhouetteConfig(Strict):
+    """The network rho that reads silhouettes of random poses."""
+
+    enabled: bool = True
+    detector: Literal["tiny", "small"] = "tiny"
+    size: int = 64
+    steps: int = Field(default=3000, ge=0)
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+class StageConfig(Strict):
+    """One stage of the cascade.
+
+    Attributes:
+        steps: its length; scaled where a time is given.
+        connections: the extra mask connections that are drawn.
+        arms: whether the arms are drawn.
+        geodesic: whether the mask losses are weighed by geodesic distance.
+        tied_steps: how long left and right arms are tied.
+        warmup_steps: how long the pseudo pelvis and thorax are targets (only without silhouettes).
+        relabel: whether the pseudo-labels are made anew when the stage begins.
+        terms: weight of each loss term.
+    """
+
+    steps: int = Field(ge=0)
+    connections: Literal["tight", "medium", "loose"] = "loose"
+    arms: bool = True
+    geodesic: bool = True
+    tied_steps: int = 0
+    warmup_steps: int = 0
+    relabel: bool = False
+    terms: dict[str, float]
+
+
+class AugmentationConfig(Strict):
+    rotation_degrees: float = 20.0
+    scale: float = 0.2
+    shift: float = 0.12
+    flip: float = 0.5
+    colour: float = 0.7
+    background: float = 0.5
+    cutout: float = 0.15
+    empty: float = 0.04
+
+
+class MaskConfig(Strict):
+    """All settings of the method; presets are in configs/methods/mask.yaml."""
+
+    detector: Literal["tiny", "small", "base"] = "small"
+    input_size: int = 128
+    mask_size: int = 48
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    structure: bool = True
+    bone_width: Literal["radius", "sigma"] = "radius"
+    sigma: float = 3e-3
+    self_training: bool = True
+    cache_megabytes: float = 1024
+    seed: int = 0
+    silhouette: SilhouetteConfig = SilhouetteConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    stages: dict[str, StageConfig]
+
+
+TERMS = (
+    "label", "label_xy", "label_z", "skeleton", "physique", "constant", "symmetry", "equivariance", "warmup", "tied",
+    "ceiling", "space", "equal", "across", "empty",
+)  # fmt: skip
+
+
+def load_mask_config(
+    preset: str = "small", path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()
+) -> MaskConfig:
+    """Read a preset, then a file of changes to it, then `key=value` changes.
+
+    Raises:
+        ConfigError: no such preset, an unknown key or loss term, or a wrong value.
+    """
+    presets = read_yaml(configs_folder() / "methods" / "mask.yaml")
+    if preset not in presets:
+        raise ConfigError(f"preset {preset!r}: method mask has {', '.join(presets)}")
+    config = load_config(MaskConfig, path, overrides, base=presets[preset])
+    for name, stage in config.stages.items():
+        unknown = sorted(stage.terms.keys() - set(TERMS))
+        if unknown:
+            raise ConfigError(f"stages.{name}.terms: unknown {', '.join(unknown)} (known: {', '.join(TERMS)})")
+    return config
+
+
+def make_task(reader: StoreReader, skeleton: Skeleton, config: MaskConfig, device: torch.device | str) -> MaskTask:
+    """Read a store's clips into memory and set up the training that `training.engine.train` runs."""
+    return MaskTask(read_frames(reader, config.input_size, config.cache_megabytes), skeleton, config)
+
+
+class LabelMemory(nn.Module):
+    """The pseudo-labels as buffers, so that checkpoints keep them: `made` counts how often they were made."""
+
+    keypoints: Tensor
+    confidence: Tensor
+    made: Tensor
+
+    def __init__(self, frames: int, joints: int):
+        super().__init__()
+        self.register_buffer("keypoints", torch.zeros(frames, joints, 3))
+        self.register_buffer("confidence", torch.zeros(frames, joints))
+        self.register_buffer("made", torch.zeros((), dtype=torch.long))
+
+
+class MaskTask:
+    """What the engine trains; see `training.engine.Task`."""
+
+    def __init__(self, frames: Frames, skeleton: Skeleton, config: MaskConfig):
+        self.frames, self.skeleton, self.config = frames, skeleton, config
+        K, rho = skeleton.num_joints, config.silhouette
+        self.detector = build_detector(config.detector, K, config.input_size)
+        self.physique = ShapePriorNetwork()
+        self.labels = LabelMemory(len(frames), K)
+        self.networks = nn.ModuleDict({"detector": self.detector, "physique": self.physique, "labels": self.labels})
+        if rho.enabled:
+            self.silhouette = build_detector(rho.detector, K, rho.size, channels=1)
+            self.networks["silhouette"] = self.silhouette
+        self.bones = BoneTables(skeleton)
+        self._schedule(1.0)
+
+    # ---------------------------------------------------------------- schedule
+
+    def _schedule(self, factor: float) -> None:
+        config = self.config
+        lengths = {"silhouette": config.silhouette.steps if config.silhouette.enabled else 0}
+        lengths |= {name: stage.steps for name, stage in config.stages.items()}
+        self.scale = factor
+        self.lengths = {name: max(1, round(steps * factor)) for name, steps in lengths.items() if steps > 0}
+        ends = np.cumsum(list(self.lengths.values()))
+        self.begins = dict(zip(self.lengths, [0, *ends[:-1].tolist()], strict=True))
+        self.total_steps = int(ends[-1])
+        self.labelling = [
+            name
+            for number, name in enumerate(name for name in self.lengths if name != "silhouette")
+            if config.silhouette.enabled and (number == 0 or (config.stages[name].relabel and config.self_training))
+        ]
+
+    def plan(self, steps_per_second: float, max_minutes: float) -> None:
+        """Stretch or shrink all stages to a time; the rate is that of the first steps of the first stage."""
+        first, config = next(iter(self.lengths)), self.config
+        rho = config.silhouette
+        cost = {"tiny": 1.0, "small": 1.8, "base": 9.0}
+        silhouette_cost = cost[rho.detector] * rho.batch_size * rho.size**2
+        detector_cost = 1.35 * cost[config.detector] * config.batch_size * config.input_size**2
+        seconds_of = {name: silhouette_cost if name == "silhouette" else detector_cost for name in self.lengths}
+        total = sum(self.lengths[name] * seconds_of[name] for name in self.lengths) / seconds_of[first]
+        self._schedule(self.scale * 0.93 * max_minutes * 60 * steps_per_second / total)
+
+    def stage(self, step: int) -> str:
+        """Name of the stage that a step belongs to."""
+        return [name for name, begin in self.begins.items() if begin <= step][-1]
+
+    def optimiser_settings(self, step: int) -> dict[str, float]:
+        """Learning rates: a short rise and a cosine fall, for rho's stage and for the others as one."""
+        config, first = self.config, self.lengths.get("silhouette", 0)
+        if step < first:
+            rate, at, length = config.silhouette.learning_rate, step, first
+        else:
+            rate, at, length = config.learning_rate, step - first, self.total_steps - first
+        rise = min(1.0, (at + 1) / max(1, min(50, length // 5)))
+        fall = 0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * at / max(1, length)))
+        return {"lr": float(rate * rise * fall), "weight_decay": config.weight_decay}
+
+    # ---------------------------------------------------------------- batches
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Silhouettes of random poses, or two views of each of half a batch of frames."""
+        rng = np.random.default_rng((self.config.seed, step, rank))
+        if self.stage(step) == "silhouette":
+            rho = self.config.silhouette
+            masks, joints = silhouettes(self.skeleton, rho.batch_size, rho.size, rng)
+            return {"masks": torch.from_numpy(masks), "joints": torch.from_numpy(joints)}
+        index = rng.integers(0, len(self.frames), max(1, self.config.batch_size // 2)).repeat(2)
+        views = random_views(self.frames, index, rng, Augmentation(**self.config.augmentation.model_dump()))
+        return {"index": torch.from_numpy(index)} | {name: torch.from_numpy(v) for name, v in views.items()}
+
+    # ---------------------------------------------------------------- losses
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The terms of the step's stage and their weights."""
+        name = self.stage(step)
+        if name == "silhouette":
+            return self._silhouette_loss(batch)
+        self._label_if_due(name)
+        stage = self.config.stages[name]
+        within = (step - self.begins[name]) / self.scale
+        view = self._view(batch)
+        out = self.detector(view["images"])
+        X, x, present, height = out.keypoints, out.keypoints[..., :2], view["present"], view["height"]
+        bones = self.bones.to(x.device)
+        weights = {
+            term: weight for term, weight in stage.terms.items() if weight > 0 and self._applies(term, stage, within)
+        }
+        skeleton_mask = self._skeleton_mask(x, stage, height)
+        G = view["geodesic"] if stage.geodesic else torch.ones_like(view["geodesic"])
+        terms: dict[str, Tensor] = {}
+        if weights.keys() & {"label", "label_xy", "label_z"}:
+            terms |= self._label_terms(batch, out)
+        terms["skeleton"] = _mean(G * (view["mask"] - skeleton_mask) ** 2, present)  # Eq. 5, 9
+        if "physique" in weights:
+            physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
+            terms["physique"] = _mean(G * (view["mask"] - physique_mask) ** 2, present)  # Eq. 7, 9
+        if "constant" in weights:
+            constant = skeleton_terms.constant_length(x, bones.constant, bones.constant_lengths, height)
+            terms["constant"] = _mean(constant, present)  # Eq. 12
+        if "equivariance" in weights:
+            terms["equivariance"] = self._equivariance(batch, X)  # Eq. 13
+        if "symmetry" in weights:
+            terms["symmetry"] = _mean(skeleton_terms.symmetry(x, bones.midpoints), present)  # Eq. 14
+        if "warmup" in weights:
+            terms["warmup"] = self._pseudo_pair(x, view)
+        if "tied" in weights:
+            terms["tied"] = _mean(skeleton_terms.tied(x, bones.arm_pairs), present)
+        if "ceiling" in weights:
+            terms["ceiling"] = _mean(skeleton_terms.length_ceiling(x, bones.all, bones.ceilings, height), present)
+        if "space" in weights:
+            terms["space"] = _mean(skeleton_terms.length_in_space(X, bones.all, bones.lengths, height), present)
+        if "equal" in weights:
+            terms["equal"] = _mean(skeleton_terms.equal_lengths(X, bones.left, bones.right, height), present)
+        if "across" in weights:
+            terms["across"] = _mean(skeleton_terms.perpendicular(X, bones.lines, bones.trunk), present)
+        if "empty" in weights:
+            flat = heatmaps.heatmap_cross_entropy(
+                out.heatmaps, torch.full_like(out.heatmaps, 1 / out.heatmaps[0, 0].numel())
+            )
+            terms["empty"] = _mean(flat, 1 - present)
+        return {term: terms[term] for term in weights}, weights
+
+    def _applies(self, term: str, stage: StageConfig, within: float) -> bool:
+        """Whether a term can be computed and its time has not run out."""
+        bones = self.bones
+        if not self.config.structure and term not in ("skeleton", "equivariance", "empty"):
+            return False
+        if term in ("label", "label_xy", "label_z"):
+            return self.config.silhouette.enabled
+        if term == "warmup":
+            return (
+                not self.config.silhouette.enabled and self.skeleton.warmup is not None and within < stage.warmup_steps
+            )
+        if term == "tied":
+            return within < stage.tied_steps and len(bones.arm_pairs) > 0
+        needs = {"constant": bones.constant, "symmetry": bones.midpoints, "equal": bones.left, "across": bones.lines}
+        return term not in needs or len(needs[term]) > 0
+
+    def _silhouette_loss(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        masks, joints = batch["masks"][:, None].float() / 255, batch["joints"]
+        out = self.silhouette(masks)
+        inside = (joints[..., :2].abs() < 1).all(-1).float()
+        target = heatmaps.gaussian_targets(joints[..., :2], out.heatmaps.shape[-1])
+        joints = joints.clamp(-1, 1)
+        terms = {
+            "label": (heatmaps.heatmap_cross_entropy(out.heatmaps, target) * inside).mean(),
+            "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], joints[..., :2]).mean(),
+            "label_z": heatmaps.robust_distance(out.keypoints[..., 2:], joints[..., 2:]).mean(),
+        }
+        return terms, {"label": 1.0, "label_xy": 2.0, "label_z": 0.5}
+
+    def _view(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch as floats: images (B, 3, S, S), mask and geodesic (B, m, m), present and height (B,)."""
+        size = self.config.mask_size
+        mask = F.interpolate(batch["masks"][:, None].float() / 255, size=(size, size), mode="area")[:, 0]
+        geodesic = F.interpolate(batch["geodesic"][:, None], size=(size, size), mode="bilinear", align_corners=False)
+        return {
+            "images": batch["images"].permute(0, 3, 1, 2).float() / 255,
+            "mask": mask,
+            "geodesic": geodesic[:, 0],
+            "present": 1 - batch["empty"].float(),
+            "height": batch["height"],
+        }
+
+    def _skeleton_mask(self, x: Tensor, stage: StageConfig, height: Tensor) -> Tensor:
+        """M_skel (B, m, m): bones drawn in the stage's form, or dots at the joints (Eq. 3)."""
+        size, config = self.config.mask_size, self.config
+        x = x.float()
+        if not config.structure:
+            return bone_maps.union(bone_maps.point_maps(x, config.sigma, size))
+        drawn, radius = self.bones.to(x.device).drawn(stage.connections, stage.arms)
+        if config.bone_width == "sigma":
+            return bone_maps.union(bone_maps.bone_maps(x, drawn, config.sigma, size))
+        return bone_maps.union(bone_maps.solid_bone_maps(x, drawn, radius * height[:, None], size))
+
+    def _equivariance(self, batch: dict[str, Tensor], X: Tensor) -> Tensor:
+        """Mean squared distance between the two views of each frame, taken back to the crop (Eq. 13)."""
+        crop = from_view(X, batch["matrix"], batch["flipped"], self.skeleton.flip_index)
+        first, second = crop[0::2], crop[1::2]
+        same = ((first - second) ** 2).sum(-1).mean(1)
+        swapped = ((first - second[:, self.skeleton.flip_index]) ** 2).sum(-1).mean(1)
+        both = (1 - batch["empty"].float()).reshape(-1, 2).prod(1)
+        return (torch.minimum(same, swapped) * both).sum() / both.sum().clamp_min(1)
+
+    def _pseudo_pair(self, x: Tensor, view: dict[str, Tensor]) -> Tensor:
+        """The paper's warm-up: the mask's centroid, and a point at a fixed distance above it (App. A.3)."""
+        assert self.skeleton.warmup is not None
+        low, high = self.skeleton.warmup
+        centres = bone_maps.pixel_centres(view["mask"].shape[-1], x)
+        weight = view["mask"][..., None]
+        centroid = (weight * centres).sum((1, 2)) / weight.sum((1, 2)).clamp_min(1e-3)
+        offset = torch.zeros_like(centroid)
+        offset[:, 1] = -self.bones.warmup_length * view["height"]
+        error = ((x[:, low] - centroid) ** 2).sum(-1) + ((x[:, high] - centroid - offset) ** 2).sum(-1)
+        return _mean(error[:, None], view["present"])
+
+    # ---------------------------------------------------------------- pseudo-labels
+
+    def _label_terms(self, batch: dict[str, Tensor], out: DetectorOutput) -> dict[str, Tensor]:
+        """Distance to the pseudo-labels, by the naming of left and right that is closer to the prediction."""
+        memory, flip = self.labels, self.skeleton.flip_index
+        index = batch["index"]
+        target = to_view(memory.keypoints[index], batch["matrix"], batch["flipped"], flip)
+        weight = memory.confidence[index]
+        weight = torch.where(batch["flipped"][:, None], weight[:, flip], weight)
+        xy = out.keypoints[..., :2].detach()
+        near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
+        far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
+        swap = (far < near)[:, None]
+        mirrored = target[:, flip] * torch.tensor([1.0, 1.0, -1.0], device=target.device)
+        target = torch.where(swap[..., None], mirrored, target)
+        weight = torch.where(swap, weight[:, flip], weight)
+        weight = weight * (target[..., :2].abs() < 1).all(-1) * (1 - batch["empty"].float())[:, None]
+        total = weight.sum().clamp_min(1)
+        maps = heatmaps.gaussian_targets(target[..., :2], out.heatmaps.shape[-1])
+        target = target.clamp(-1, 1)
+        distances = {
+            "label": heatmaps.heatmap_cross_entropy(out.heatmaps, maps),
+            "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], target[..., :2]),
+            "label_z": heatmaps.robust_distance(out.keypoints[..., 2:], target[..., 2:]),
+        }
+        return {name: (distance * weight).sum() / total for name, distance in distances.items()}
+
+    def _label_if_due(self, stage: str) -> None:
+        """Make the pseudo-labels at the beginning of the stages that ask for it."""
+        memory = self.labels
+        due = sum(self.begins[name] <= self.begins[stage] for name in self.labelling)
+        if int(memory.made) >= due:
+            return
+        device, flip = memory.keypoints.device, self.skeleton.flip_index
+        labels = self.read_masks(device)
+        if int(memory.made) > 0 or due > 1:
+            own = predict_labels(self.detector, self.frames.crops, flip, device)
+            labels = self._merge(labels, own)
+        labels = along_clips(labels, self.frames, flip)
+        memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
+        memory.confidence.copy_(torch.from_numpy(labels.confidence))
+        memory.made.fill_(due)
+
+    def read_masks(self, device: torch.device) -> Labels:
+        """What rho reads from the frames' masks."""
+        size = self.config.silhouette.size
+        masks = self.frames.masks
+        if masks.shape[1] != size:
+            masks = np.stack([cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) for mask in masks])
+        return predict_labels(self.silhouette, masks, self.skeleton.flip_index, device)
+
+    def _merge(self, masks: Labels, own: Labels) -> Labels:
+        """Average what rho and the detector say, by confidence."""
+        keypoints, confidence = merge(
+            torch.from_numpy(np.stack([own.keypoints, masks.keypoints])),
+            torch.from_numpy(np.stack([own.confidence, masks.confidence])),
+            self.skeleton.flip_index,
+        )
+        return Labels(keypoints.numpy(), confidence.numpy())
+
+    # ---------------------------------------------------------------- pictures
+
+    @torch.no_grad()
+    def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
+        """Columns of crop, mask, skeleton mask, physique mask, prediction; silhouettes in rho's stage."""
+        name, tile = self.stage(min(step, self.total_steps - 1)), 128
+        if "joints" in batch:
+            masks = batch["masks"][:12]
+            out = self.silhouette(masks[:, None].float() / 255)
+            rows = [_tile(mask.cpu().numpy(), tile) for mask in masks]
+            for row, points in zip(rows, out.keypoints.float().cpu().numpy(), strict=True):
+                draw_pose(row, points, self.skeleton)
+            return np.concatenate([np.concatenate(rows[i : i + 6], 1) for i in range(0, len(rows), 6)], 0)
+        count = min(12, len(batch["images"]))
+        batch = {key: value[:count] for key, value in batch.items()}
+        view = self._view(batch)
+        out = self.detector(view["images"])
+        stage = self.config.stages[name]
+        skeleton_mask = self._skeleton_mask(out.keypoints[..., :2], stage, view["height"])
+        physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
+        columns = []
+        for b in range(count):
+            crop = _tile(batch["images"][b].cpu().numpy(), tile)
+            drawn = crop.copy()
+            draw_pose(drawn, out.keypoints[b].float().cpu().numpy(), self.skeleton)
+            maps = [view["mask"][b], skeleton_mask[b], physique_mask[b]]
+            tiles = [_tile((m.float().cpu().numpy() * 255).astype(np.uint8), tile) for m in maps]
+            columns.append(np.concatenate([crop, *tiles, drawn], 0))
+        return np.concatenate(columns, 1)
+
+
+def _mean(values: Tensor, present: Tensor) -> Tensor:
+    """Mean over the samples in which there is a subject: (B, ...), (B,) -> scalar."""
+    return (values.flatten(1).mean(1) * present).sum() / present.sum().clamp_min(1)
+
+
+def to_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
+    """Joints of a crop as its augmented view shows them: (B, K, 3), (B, 2, 3), (B,) -> (B, K, 3)."""
+    linear = matrix[:, :, :2]
+    xy = keypoints[..., :2] @ linear.transpose(1, 2) + matrix[:, None, :, 2]
+    scale = torch.linalg.det(linear).abs().sqrt()
+    moved = torch.cat([xy, keypoints[..., 2:] * scale[:, None, None]], -1)
+    return torch.where(flipped[:, None, None], moved[:, flip_index], moved)
+
+
+def from_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
+    """The inverse of `to_view`."""
+    keypoints = torch.where(flipped[:, None, None], keypoints[:, flip_index], keypoints)
+    linear = matrix[:, :, :2].float()
+    xy = (keypoints[..., :2].float() - matrix[:, None, :, 2]) @ torch.linalg.inv(linear).transpose(1, 2)
+    scale = torch.linalg.det(linear).abs().sqrt()
+    return torch.cat([xy, keypoints[..., 2:] / scale[:, None, None]], -1)
+
+
+def _tile(image: np.ndarray, size: int) -> np.ndarray:
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, 2)
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,162 @@
+"""Pseudo-labels of a store's frames for `methods/mask.py`: read from masks or images, made consistent along clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streampose.methods.mask_data import Frames
+
+VIEWS = ((1.0, 0.0, False), (1.0, 0.0, True), (0.88, 10.0, False), (0.88, -10.0, True))  # scale, degrees, flipped
+BATCH = 128
+SMOOTHING_SECONDS = 0.06
+AGREEMENT = 0.12  # spread of the views, in [-1, 1] coordinates, at which confidence falls to a third
+
+
+@dataclass(frozen=True)
+class Labels:
+    """(N, K, 3) joints in crop coordinates and (N, K) confidence in [0, 1]."""
+
+    keypoints: np.ndarray
+    confidence: np.ndarray
+
+
+@torch.no_grad()
+def predict_labels(
+    network: Callable[[Tensor], tuple], images: np.ndarray, flip_index: list[int], device: torch.device
+) -> Labels:
+    """Read the joints of images in several views and merge them; views that disagree lower the confidence.
+
+    Args:
+        network: a `PoseDetector`, or anything that returns keypoints (B, K, 3) and confidence (B, K) first.
+        images: (N, S, S) masks or (N, S, S, 3) crops, uint8.
+    """
+    keypoints, confidence = [], []
+    for start in range(0, len(images), BATCH):
+        batch = torch.from_numpy(images[start : start + BATCH]).to(device).float() / 255
+        batch = batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
+        points, sure = zip(*(_predict_view(network, batch, view, flip_index) for view in VIEWS), strict=True)
+        merged, merged_confidence = merge(torch.stack(points), torch.stack(sure), flip_index)
+        keypoints.append(merged.cpu().numpy())
+        confidence.append(merged_confidence.cpu().numpy())
+    return Labels(np.concatenate(keypoints), np.concatenate(confidence))
+
+
+def _predict_view(
+    network: Callable[[Tensor], tuple], images: Tensor, view: tuple[float, float, bool], flip_index: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Predict on a scaled, turned, mirrored view and map the joints back."""
+    scale, degrees, flipped = view
+    angle = np.radians(degrees)
+    linear = torch.tensor(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float32, device=images.device
+    )
+    linear = linear / scale  # view coordinates -> image coordinates
+    if flipped:
+        linear = torch.diag(torch.tensor([-1.0, 1.0], device=images.device)) @ linear
+    theta = torch.cat([linear, torch.zeros(2, 1, device=images.device)], 1).expand(len(images), 2, 3)
+    grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    warped = nn.functional.grid_sample(
+        images, grid, padding_mode="zeros" if images.shape[1] == 1 else "border", align_corners=False
+    )
+    keypoints, confidence = network(warped)[:2]
+    xy = keypoints[..., :2] @ linear.T
+    back = torch.cat([xy, keypoints[..., 2:] / scale], -1)
+    return (back[:, flip_index], confidence[:, flip_index]) if flipped else (back, confidence)
+
+
+def merge(points: Tensor, confidence: Tensor, flip_index: list[int]) -> tuple[Tensor, Tensor]:
+    """Average predictions of V views whose left and right may differ: (V, N, K, 3), (V, N, K) -> (N, K, 3), (N, K)."""
+    reference = points[0]
+    aligned, sure = [], []
+    for view, certain in zip(points, confidence, strict=True):
+        same = ((view - reference)[..., :2] ** 2).sum((1, 2))
+        other = ((view[:, flip_index] - reference)[..., :2] ** 2).sum((1, 2))
+        swap = (other < same)[:, None]
+        aligned.append(torch.where(swap[..., None], view[:, flip_index], view))
+        sure.append(torch.where(swap, certain[:, flip_index], certain))
+    views, weights = torch.stack(aligned), torch.stack(sure) ** 2 + 1e-4
+    mean = (views * weights[..., None]).sum(0) / weights.sum(0)[..., None]
+    spread = ((views[..., :2] - mean[..., :2]) ** 2).sum(-1).mean(0).sqrt()
+    return mean, torch.stack(sure).mean(0) * torch.exp(-spread / AGREEMENT)
+
+
+def along_clips(
+    labels: Labels, frames: Frames, flip_index: list[int], *, smoothing: float = SMOOTHING_SECONDS
+) -> Labels:
+    """Make left and right consistent along each clip, then smooth over time in source pixels.
+
+    Of the two namings of a whole clip the one is kept that agrees with most of its frames.
+
+    Args:
+        smoothing: standard deviation of the Gaussian window in seconds; 0 leaves the positions as they are.
+    """
+    keypoints, confidence = labels.keypoints.copy(), labels.confidence.copy()
+    for number in np.unique(frames.clip):
+        index = np.flatnonzero(frames.clip == number)
+        boxes, seconds = frames.boxes[index], frames.seconds[index]
+        side = (boxes[:, 2] - boxes[:, 0])[:, None, None]
+        corner = np.concatenate([boxes[:, :2], np.zeros((len(index), 1), boxes.dtype)], 1)[:, None]
+        offset = np.array([1.0, 1.0, 0.0])
+        source = corner + (keypoints[index] + offset) / 2 * side  # (T, K, 3) source pixels
+        sure = confidence[index]
+        swap = flip_path(source[..., :2], sure, flip_index)
+        source[swap] = source[swap][:, flip_index] * (1, 1, -1)  # the mirror image in depth
+        sure[swap] = sure[swap][:, flip_index]
+        if smoothing > 0:
+            source, sure = _smooth(source, sure, seconds, smoothing)
+        keypoints[index] = (source - corner) * 2 / side - offset
+        confidence[index] = sure
+    return Labels(keypoints.astype(np.float32), confidence.astype(np.float32))
+
+
+def flip_path(points: np.ndarray, confidence: np.ndarray, flip_index: list[int]) -> np.ndarray:
+    """Which frames of a clip to flip, so that joints move least from frame to frame (Viterbi over two states).
+
+    Args:
+        points: (T, K, 2) in one coordinate system.
+        confidence: (T, K).
+
+    Returns:
+        (T,) bool; at most half of the frames are flipped.
+    """
+    T = len(points)
+    flipped, flipped_confidence = points[:, flip_index], confidence[:, flip_index]
+    stay, change = np.zeros(T), np.zeros(T)
+    stay[1:] = _move(points[1:], points[:-1], confidence[1:] * confidence[:-1])
+    change[1:] = _move(flipped[1:], points[:-1], flipped_confidence[1:] * confidence[:-1])
+    came_from = np.zeros((T, 2), int)
+    cost = np.zeros(2)
+    for t in range(1, T):
+        options = cost[None, :] + np.array([[stay[t], change[t]], [change[t], stay[t]]])
+        came_from[t] = options.argmin(1)
+        cost = options.min(1)
+    path = np.zeros(T, bool)
+    state = int(cost.argmin())
+    for t in range(T - 1, -1, -1):
+        path[t] = bool(state)
+        state = came_from[t, state]
+    return ~path if path.mean() > 0.5 else path
+
+
+def _move(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted mean distance between poses: (T, K, 2) twice, (T, K) -> (T,)."""
+    return (np.linalg.norm(a - b, axis=-1) * weight).sum(-1) / (weight.sum(-1) + 1e-6)
+
+
+def _smooth(
+    points: np.ndarray, confidence: np.ndarray, seconds: np.ndarray, width: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidence-weighted Gaussian window over time: (T, K, D), (T, K), (T,) -> the same shapes."""
+    out, sure = points.copy(), confidence.copy()
+    for t in range(len(points)):
+        near = np.flatnonzero(np.abs(seconds - seconds[t]) <= 3 * width)
+        window = np.exp(-((seconds[near] - seconds[t]) ** 2) / (2 * width**2))[:, None]
+        weight = window * (confidence[near] ** 2 + 1e-4)  # (n, K)
+        out[t] = (points[near] * weight[..., None]).sum(0) / weight.sum(0)[..., None]
+        sure[t] = (confidence[near] * window).sum(0) / window.sum(0)
+    return out, sure

@@ -63,15 +63,15 @@ def auc3d(predicted: np.ndarray, truth: np.ndarray, root: int) -> np.ndarray:
     return np.where(np.isfinite(found), hits, np.nan)
 
 
-def metric_from_crop(keypoints: np.ndarray, root: int, mm_per_pixel: np.ndarray) -> np.ndarray:
+def metric_from_pixels(keypoints: np.ndarray, root: int, mm_per_pixel: np.ndarray) -> np.ndarray:
     """A weak-perspective prediction as a root-relative pose in millimetres.
 
     A single view does not tell how large a subject is. For `mpjpe_mm` the depth of the root joint is therefore taken
-    from the truth, and with the focal length and the box it says how many millimetres a crop pixel covers there:
-    `1000 * depth_m / focal_px * box_side_px / crop_side_px`. `n_mpjpe_mm` and `pa_mpjpe_mm` do not depend on it.
+    from the truth; with the focal length it says how many millimetres a pixel covers there: `1000 * depth_m /
+    focal_px` for source pixels. `n_mpjpe_mm` and `pa_mpjpe_mm` do not depend on it.
 
     Args:
-        keypoints: (N, K, 3) x, y, z in crop pixels, z away from the camera.
+        keypoints: (N, K, 3) x, y, z in pixels, z away from the camera.
         mm_per_pixel: (N,).
 
     Returns:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streampose.metrics.keypoints_3d import auc3d, metric_from_crop, mpjpe, n_mpjpe, pa_mpjpe, pck3d
+from streampose.metrics.keypoints_3d import auc3d, metric_from_pixels, mpjpe, n_mpjpe, pa_mpjpe, pck3d
 
 POSES = np.random.default_rng(0).normal(size=(4, 17, 3)) * 300
 
@@ -54,9 +54,9 @@ def test_missing_truth_is_left_out():
     assert np.isnan(auc3d(POSES, truth, 0)[1, 3])
 
 
-def test_metric_from_crop_scales_about_the_root():
+def test_metric_from_pixels_scales_about_the_root():
     keypoints = np.array([[[10.0, 20.0, 0.0], [12.0, 20.0, 3.0]]])
-    np.testing.assert_allclose(metric_from_crop(keypoints, 0, np.array([25.0])), [[[0, 0, 0], [50, 0, 75]]])
+    np.testing.assert_allclose(metric_from_pixels(keypoints, 0, np.array([25.0])), [[[0, 0, 0], [50, 0, 75]]])
 
 
 def test_a_weak_perspective_camera_gives_back_the_pose():
@@ -70,6 +70,6 @@ def test_a_weak_perspective_camera_gives_back_the_pose():
     crop_xy = source * crop / box_side
     crop_z = pose[:, 2] * focal / depth * crop / box_side
     keypoints = np.concatenate([crop_xy, crop_z[:, None]], -1)[None]
-    mm = metric_from_crop(keypoints, 0, np.array([1000 * depth / focal * box_side / crop]))
+    mm = metric_from_pixels(keypoints, 0, np.array([1000 * depth / focal * box_side / crop]))
     assert np.nanmax(mpjpe(mm, 1000 * pose[None], 0)) < 15
     assert mpjpe(mm, 1000 * pose[None], 0).mean() == pytest.approx(0, abs=5)

@@ -142,17 +142,19 @@ class Converter:
 
     def convert_region(self, picture: av.VideoFrame, box: np.ndarray) -> tuple[np.ndarray, int, int] | None:
         """The part of the picture under a box and a margin: RGB, its left, its top; None where that saves nothing."""
-        coded = (picture.width, picture.height)
-        if self._orientation != Orientation() or self.size != coded or picture.format.name not in PLANAR:
+        width, height = picture.width, picture.height
+        if self._orientation != Orientation() or self.size != (width, height) or picture.format.name not in PLANAR:
             return None
-        x0, x1 = _stretch(float(box[0]), float(box[2]), picture.width)
-        y0, y1 = _stretch(float(box[1]), float(box[3]), picture.height)
-        if 2 * (x1 - x0) * (y1 - y0) > picture.width * picture.height:
+        if width % 2 or height % 2:  # its half-size colours are stretched a little, which a part would not repeat
+            return None
+        x0, x1 = _stretch(float(box[0]), float(box[2]), width)
+        y0, y1 = _stretch(float(box[1]), float(box[3]), height)
+        if 2 * (x1 - x0) * (y1 - y0) > width * height:
             return None
         part = av.VideoFrame(x1 - x0, y1 - y0, picture.format.name)
         part.colorspace, part.color_range = picture.colorspace, picture.color_range
         for source, target in zip(picture.planes, part.planes, strict=True):
-            down_x, down_y = round(picture.width / source.width), round(picture.height / source.height)
+            down_x, down_y = width // source.width, height // source.height
             columns = slice(x0 // down_x, x0 // down_x + target.width)
             rows = slice(y0 // down_y, y0 // down_y + target.height)
             _pixels(target)[:, : target.width] = _pixels(source)[rows, columns]

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from streampose.config import configs_folder, skeleton_from_dict, skeleton_to_dict
+from streampose.config import skeleton_from_dict, skeleton_to_dict
 from streampose.errors import BundleError, ConfigError
 from streampose.structures import Skeleton
 
@@ -88,7 +88,7 @@ class _BundleFile(BaseModel):
 def default_bundle() -> Path:
     """The model to use where none is named: ./models/current, else the one shipped with the package."""
     current = Path("models/current")
-    shipped = configs_folder().parent / "bundles" / "default"
+    shipped = Path(__file__).resolve().parent.parent / "default_bundle"
     return current if current.is_dir() or not shipped.is_dir() else shipped
 
 

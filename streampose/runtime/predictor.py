@@ -141,7 +141,7 @@ class Predictor:
 
 
 def box_from_keypoints(
-    xy: np.ndarray, confidence: np.ndarray, skeleton: Skeleton, padding: float, *, min_confidence: float = 0.3
+    xy: np.ndarray, confidence: np.ndarray, skeleton: Skeleton, padding: float, *, min_confidence: float = 0.1
 ) -> np.ndarray | None:
     """The square box to look at in the next frame, given one subject's keypoints in this one.
 

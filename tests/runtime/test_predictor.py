@@ -125,6 +125,6 @@ def test_box_from_keypoints_ignores_unsure_joints_and_gives_up():
     wild[13] = 5000
     found = box_from_keypoints(wild, confidence, skeleton, 0.1)
     assert np.abs(found - expected).max() < 25
-    assert box_from_keypoints(xy, np.full(17, 0.1), skeleton, 0.1) is None
+    assert box_from_keypoints(xy, np.full(17, 0.05), skeleton, 0.1) is None
     assert box_from_keypoints(np.full((17, 2), np.nan), np.ones(17), skeleton, 0.1) is None
     assert box_from_keypoints(np.full((17, 2), 7.0), np.ones(17), skeleton, 0.1) is None

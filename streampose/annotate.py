@@ -1,0 +1,294 @@
+"""The verb `annotate`: videos -> COCO keypoints JSON, Parquet and overlay videos, at constant memory.
+
+Decoding, inference and writing run in three threads with short queues between them. For `park.mp4` there will be
+`park.keypoints.json`, `park.keypoints.parquet`, `park.overlay.mp4` and, written last, `park.annotation.json`: what was
+done with which model, by which a later call knows that the video is finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streampose.console import logger, progress
+from streampose.errors import VideoError
+from streampose.formats.coco import CocoWriter
+from streampose.formats.parquet import ParquetWriter
+from streampose.runtime.draw import draw_skeletons
+from streampose.runtime.find import Finder, open_finder
+from streampose.runtime.pipeline import read_ahead
+from streampose.runtime.predictor import Predictor, load_predictor
+from streampose.structures import Keypoints
+from streampose.tracking.one_euro import OneEuroFilter
+from streampose.video.decode import Frame, Video, find_videos, open_video
+from streampose.video.encode import VideoWriter
+
+QUEUE_BYTES = 64 << 20  # of decoded frames that wait for inference, and again of those that wait for writing
+SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
+SMOOTHING_BETA = 12.0  # Hz per (box side per second)
+OVERLAY_SUFFIX = ".overlay.mp4"
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One frame with the N subjects found in it.
+
+    Attributes:
+        keypoints: N subjects in source pixels.
+        ids: N track numbers.
+        boxes: (N, 4) square boxes that the model looked at, edges in source pixels.
+    """
+
+    frame: Frame
+    keypoints: Keypoints
+    ids: list[int]
+    boxes: np.ndarray
+
+
+def annotate(
+    paths: list[Path] | list[str],
+    *,
+    out: Path = Path("annotations"),
+    model: Path = Path("models/current"),
+    runtime: str = "auto",
+    precision: str = "f32",
+    overlay: bool = True,
+    batch: int = 16,
+    smooth: bool = True,
+    overwrite: bool = False,
+    max_subjects: int = 4,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Annotate videos; one that cannot be read gets its verdict and the others go on.
+
+    Args:
+        paths: videos, or folders of videos.
+        out: folder of the results.
+        overlay: also write each video with the skeletons drawn in.
+        batch: crops an inference.
+        smooth: one-euro smoothing along each track.
+        overwrite: do again what is finished; without it, a video is done again only if it, the model or what is asked
+            for has changed.
+        max_subjects: how many subjects are followed at once.
+        threads: cores that the runtime uses; None for all.
+
+    Returns:
+        {"out", "sources": [{"source", "verdict", "reason", "frames", "people", "files": {format: path}}], "seconds"}
+
+    Raises:
+        VideoError: there is no video at all.
+        BundleError, ConfigError: the model or the runtime.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    videos = [path for path in find_videos(paths) if not path.name.endswith(OVERLAY_SUFFIX)]
+    if not videos:
+        raise VideoError(f"{', '.join(map(str, paths))}: no videos here; name a video or a folder that holds some")
+    predictor = load_predictor(model, runtime, precision, threads)
+    out.mkdir(parents=True, exist_ok=True)
+    sources = []
+    for number, path in enumerate(videos, 1):
+        job = _Job(path, out, predictor, overlay=overlay, smooth=smooth)
+        if not overwrite and (done := job.finished()) is not None:
+            logger.info(f"{path}: finished before; --overwrite does it again")
+            sources.append({**done, "skipped": True})
+            continue
+        job.clear()
+        label = f"{path.name} ({number}/{len(videos)})"
+        entry = _annotate_video(job, label, batch=batch, max_subjects=max_subjects)
+        if entry["verdict"] != "ok":
+            logger.warning(f"{path}: {entry['verdict']}: {entry['reason']}")
+        sources.append(entry)
+    return {"out": str(out), "sources": sources, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> dict[str, Any]:
+    """Annotate one video and return its entry; the files are there only if all went well."""
+    entry: dict[str, Any] = {
+        "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "files": {},
+    }  # fmt: skip
+    frames, tracks = 0, set()
+    try:
+        with open_video(job.path) as video, contextlib.ExitStack() as stack:
+            write = _open_writers(job, video, stack)
+            finder = open_finder(job.path, video.probe, job.predictor, max_subjects)
+            depth = _queue_depth(video)
+            decoded = stack.enter_context(read_ahead(video.frames(), depth))
+            annotated = stack.enter_context(read_ahead(find_poses(decoded, finder, job.predictor, batch), depth))
+            smoother = Smoother() if job.smooth else None
+            bar = stack.enter_context(progress(label, video.probe.frames_estimate))
+            for result in annotated:
+                result = smoother.apply(result) if smoother else result
+                write(result)
+                frames += 1
+                tracks.update(result.ids)
+                bar.advance()
+        verdict = video.verdict
+        entry.update(frames=frames, people=len(tracks), verdict=verdict.verdict, reason=verdict.reason)
+        entry["reason"] = "; ".join(text for text in (verdict.reason, finder.note) if text)
+        if entry["verdict"] == "quarantined":
+            job.clear()
+        else:
+            entry["files"] = {name: str(file) for name, file in job.files.items()}
+            job.finish(entry)
+    except VideoError as error:
+        entry.update(reason=str(error).removeprefix(f"{job.path}: "))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        entry.update(reason=f"{where}cannot be written ({error.strerror or error}); check space and permissions")
+    return entry
+
+
+def find_poses(frames: Iterator[Frame], finder: Finder, predictor: Predictor, batch: int) -> Iterator[Annotated]:
+    """Find the subjects in each frame and their keypoints, frame by frame in order.
+
+    Frames wait until `batch` crops are together, unless the finder follows the keypoints from frame to frame.
+    """
+    waiting: list[tuple[Frame, list[int], np.ndarray]] = []
+    crops: list[np.ndarray] = []
+
+    def infer() -> Iterator[Annotated]:
+        shape = (0, predictor.input_size, predictor.input_size, 3)
+        keypoints, confidence = predictor.predict_crops(np.stack(crops) if crops else np.zeros(shape, np.uint8))
+        at = 0
+        for frame, ids, boxes in waiting:
+            part = slice(at, at + len(ids))
+            found = predictor.to_source(keypoints[part], confidence[part], boxes)
+            at += len(ids)
+            keep = finder.update(found)
+            if not keep.all():
+                found = Keypoints(found.xy[keep], found.confidence[keep], None if found.z is None else found.z[keep])
+                ids, boxes = [id for id, kept in zip(ids, keep, strict=True) if kept], boxes[keep]
+            yield Annotated(frame, found, ids, boxes)
+        waiting.clear()
+        crops.clear()
+
+    for frame in frames:
+        ids, boxes = finder.find(frame)
+        waiting.append((frame, ids, boxes))
+        crops += [frame.crop(box, predictor.input_size) for box in boxes]
+        if finder.follows or len(crops) >= batch or len(waiting) >= batch:
+            yield from infer()
+    yield from infer()
+
+
+class Smoother:
+    """One-euro smoothing of each track's keypoints, in units of the subject's size."""
+
+    def __init__(self) -> None:
+        self._filters: dict[int, tuple[OneEuroFilter, float]] = {}
+
+    def apply(self, result: Annotated) -> Annotated:
+        """The same frame with smoothed keypoints; tracks that are not in it keep their state for a while."""
+        xy, z = result.keypoints.xy.copy(), None if result.keypoints.z is None else result.keypoints.z.copy()
+        now = result.frame.pts_seconds
+        for n, track in enumerate(result.ids):
+            if track not in self._filters:
+                side = float(result.boxes[n, 2] - result.boxes[n, 0])
+                self._filters[track] = OneEuroFilter(SMOOTHING_CUTOFF, SMOOTHING_BETA / side), now
+            smoother, _ = self._filters[track]
+            values = xy[n] if z is None else np.concatenate([xy[n], z[n, :, None]], -1)
+            values = smoother.apply(values, now, result.keypoints.confidence[n])
+            xy[n] = values[:, :2]
+            if z is not None:
+                z[n] = values[:, 2]
+            self._filters[track] = smoother, now
+        self._filters = {track: kept for track, kept in self._filters.items() if now - kept[1] < 2.0}
+        return Annotated(result.frame, Keypoints(xy, result.keypoints.confidence, z), result.ids, result.boxes)
+
+
+class _Job:
+    """One video, its files, and the note that says that they are finished."""
+
+    def __init__(self, path: Path, out: Path, predictor: Predictor, *, overlay: bool, smooth: bool):
+        self.path, self.predictor, self.smooth = path, predictor, smooth
+        self._state = {
+            "source": os.path.abspath(path),
+            "model": predictor.bundle.sha256,
+            "smooth": smooth,
+            **_stamp(path),
+        }
+        self.stem = path.stem
+        note = out / f"{self.stem}.annotation.json"
+        if note.exists() and _read_json(note).get("state", {}).get("source") != self._state["source"]:
+            # Another video of this name was annotated into this folder before.
+            self.stem += "-" + hashlib.sha256(self._state["source"].encode()).hexdigest()[:8]
+        self._note = out / f"{self.stem}.annotation.json"
+        self.files = {
+            "coco": out / f"{self.stem}.keypoints.json",
+            "parquet": out / f"{self.stem}.keypoints.parquet",
+        }
+        if overlay:
+            self.files["overlay"] = out / f"{self.stem}{OVERLAY_SUFFIX}"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The entry of an earlier call that did the same with the same video and model, else None."""
+        note = _read_json(self._note)
+        entry = note.get("entry")
+        if note.get("state") != self._state or not isinstance(entry, dict):
+            return None
+        return entry if all(entry["files"].get(name) and file.is_file() for name, file in self.files.items()) else None
+
+    def clear(self) -> None:
+        """Remove what an earlier call left, so that nothing of it can be taken for the result of this one."""
+        for file in (self._note, *self.files.values()):
+            file.unlink(missing_ok=True)
+
+    def finish(self, entry: dict[str, Any]) -> None:
+        """Write down that the files are complete."""
+        partial = self._note.with_name(f".{self._note.name}.partial")
+        partial.write_text(json.dumps({"entry": entry, "state": self._state}, indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, self._note)
+
+
+def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
+    """Open the files; returns `write(result)`. They get their names when `stack` closes without an error."""
+    probe, skeleton = video.probe, job.predictor.skeleton
+    size = (probe.width, probe.height)
+    coco = stack.enter_context(CocoWriter(job.files["coco"], skeleton, source=str(job.path), size=size))
+    table = stack.enter_context(ParquetWriter(job.files["parquet"], skeleton, source=str(job.path)))
+    film = None
+    if "overlay" in job.files:
+        film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size))
+    last_pts = -1.0
+
+    def write(result: Annotated) -> None:
+        nonlocal last_pts
+        frame = result.frame
+        coco.write(frame.index, frame.pts_seconds, result.keypoints, result.ids, result.boxes)
+        table.write(frame.index, frame.pts_seconds, result.keypoints, result.ids)
+        if film is not None and frame.pts_seconds > last_pts:  # a film cannot show two frames at one time
+            image = draw_skeletons(frame.image, result.keypoints, skeleton, boxes=result.boxes, ids=result.ids)
+            film.write(image, frame.pts_seconds)
+            last_pts = frame.pts_seconds
+
+    return write
+
+
+def _queue_depth(video: Video) -> int:
+    return int(np.clip(QUEUE_BYTES // (video.probe.width * video.probe.height * 3), 2, 32))
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return {"bytes": -1, "mtime_ns": -1}
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # no note, or a broken one: the video is not finished
+    return values if isinstance(values, dict) else {}

@@ -18,6 +18,8 @@ import streampose
 from streampose.console import logger
 from streampose.errors import BundleError, StreamposeError
 
+SEND_BUFFER_BYTES = 1 << 17  # of each client: what lies there is old by the time a slow client reads it
+
 if TYPE_CHECKING:
     from streampose.server.session import Session
 
@@ -148,7 +150,9 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StreamposeError(f"--port {port}: ports are 1 to 65535, or 0 for any free one")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        listener = socket.create_server(address[:2], family=family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StreamposeError(f"port {port} on {host} is in use; choose another with --port {port + 1}") from None

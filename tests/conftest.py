@@ -41,7 +41,7 @@ def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:
     pose = (pose - pose[skeleton.joints.index("thorax")] * (1, 0.5, 0)) * 0.6 * S
     y, x = np.mgrid[:S, :S].astype(np.float32)
     constants = {
-        "red": np.array([[1.0], [-0.5], [-0.5]], np.float32), "threshold": np.float32(50.0), "tiny": np.float32(1e-3),
+        "red": np.array([[1.0], [-0.5], [-0.5]], np.float32), "threshold": np.float32(80.0), "tiny": np.float32(1e-3),
         "grid": np.stack([x, y, 0 * x], -1).reshape(S * S, 3), "flat": np.array([-1, 1, S * S], np.int64),
         "pose": pose[None].astype(np.float32), "rows": np.array([-1, 1, 3], np.int64), "last": np.array([2], np.int64),
         "sure": np.full((1, K), 0.9, np.float32), "column": np.array([-1, 1], np.int64), "some": np.float32(1000.0),

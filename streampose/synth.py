@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from streampose.config import load_skeleton
-from streampose.console import progress
 from streampose.errors import ConfigError
-from streampose.synthetic.body import procedural_body
-from streampose.synthetic.film import Actor, Optics, Stage, film
-from streampose.synthetic.motion import procedural_motion
-from streampose.synthetic.scene import Surroundings, make_cameras, make_occluders, make_regions
-from streampose.synthetic.truth import truth_path
+from streampose.synthetic.studio import Script, produce
+from streampose.synthetic.synthpose import SPLITS
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "hard": {"subjects": 2, "moving_camera": True, "occluders": True},
+    "multiview": {"cameras": 4, "size": (320, 320)},
+    "synthpose-train": SPLITS["train"],
+    "synthpose-test": SPLITS["test"],
+}
 
 
 def synth(
@@ -36,47 +37,47 @@ def synth(
     seed: int = 0,
     preset: str | None = None,
 ) -> dict[str, Any]:
-    """Write `out/video_000.mp4`, `out/video_000.truth.npz` and so on.
+    """Write videos of people and their truth: `out/video_000.mp4`, `out/video_000.truth.npz` and so on.
+
+    The same arguments give the same poses, cameras and pictures.
+
+    Args:
+        out: folder for the files.
+        videos: how many scenes; each has other people, clothes, motions, lights and surroundings.
+        seconds, fps, size: length, rate and (width, height) of each.
+        subjects: people in each scene.
+        cameras: synchronised cameras around each scene; above 1 each writes `_cam0`, `_cam1`... and session.json
+            holds their calibration.
+        moving_camera: cameras pan and wander instead of standing still.
+        occluders: things stand between the camera and the people.
+        motion: `procedural`, or a .bvh or DeepMimic .txt file, or a folder of them.
+        body: `capsules` for procedural bodies, or the folder of a rigged MakeHuman mesh.
+        skeleton: whose joints the truth holds.
+        seed: other seeds make other videos.
+        preset: one of `PRESETS`; it replaces the arguments that it sets.
 
     Returns:
         {"out", "videos": [{"video", "truth", "frames", "subjects"}], "seconds"}
+
+    Raises:
+        ConfigError: an argument out of range, an unknown preset or joint, or files that cannot be read.
     """
     started = time.monotonic()
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    joints = load_skeleton(skeleton).joints
-    frames = max(1, round(seconds * fps))
-    made, sessions = [], []
-    with progress("synth", videos * cameras * frames) as bar:
-        for number in range(videos):
-            rng = np.random.default_rng([seed, number])
-            paths, side_room, distance = make_cameras(cameras, frames, fps, size, subjects, moving_camera, rng)
-            surroundings = Surroundings(rng, size)
-            actors = []
-            for region in make_regions(subjects, paths[0], side_room, distance, rng):
-                person = procedural_body(rng)
-                missing = [joint for joint in joints if joint not in person.rig.landmarks]
-                if missing:
-                    raise ConfigError(f"skeleton {skeleton}: a synthetic person has no {', '.join(missing)}")
-                actors.append(Actor(person, procedural_motion(person.rig, region, frames, fps, rng)))
-            things = make_occluders(paths[0], side_room, distance, rng) if occluders else None
-            stage = Stage(actors, surroundings, things)
-            name = f"video_{number:03d}"
-            views = []
-            for view, path in enumerate(paths):
-                video = out / (f"{name}.mp4" if cameras == 1 else f"{name}_cam{view}.mp4")
-                film(video, stage, path, Optics(rng.uniform(0.35, 0.7), rng.uniform(1.0, 4.0)), joints, fps, rng)
-                bar.advance(frames)
-                made.append(
-                    {"video": str(video), "truth": str(truth_path(video)), "frames": frames, "subjects": subjects}
-                )
-                views.append(
-                    {
-                        "video": video.name, "K": path.K[0].tolist(), "R": path.R[0].tolist(), "t": path.t[0].tolist(),
-                        "distortion": [], "size": list(size), "time_offset_seconds": 0.0,
-                    }
-                )  # fmt: skip
-            sessions.append({"name": name, "views": views})
-    if cameras > 1:
-        (out / "session.json").write_text(json.dumps({"sessions": sessions}, indent=1), encoding="utf-8")
+    if preset is not None and preset not in PRESETS:
+        raise ConfigError(f"synth: preset {preset!r} is not known; choose from {', '.join(PRESETS)}")
+    script = Script(
+        videos,
+        seconds,
+        (int(size[0]), int(size[1])),
+        fps,
+        subjects,
+        cameras,
+        moving_camera,
+        occluders,
+        motion,
+        body,
+        seed,
+    )
+    script = replace(script, **PRESETS.get(preset or "", {}))
+    made = produce(Path(out), script, load_skeleton(skeleton).joints)
     return {"out": str(out), "videos": made, "seconds": round(time.monotonic() - started, 3)}

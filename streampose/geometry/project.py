@@ -1,4 +1,4 @@
-"""Project world points with a calibrated camera, with OpenCV's lens distortion, and undo that distortion. Numpy only."""
+"""Project world points with a calibrated camera, with OpenCV's lens distortion, and undo that distortion."""
 
 from __future__ import annotations
 

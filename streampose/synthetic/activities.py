@@ -62,7 +62,8 @@ def stand(t: np.ndarray, rng: np.random.Generator) -> Targets:
     sway = rng.uniform(0.3, 0.8) * np.sin(2 * np.pi * rng.uniform(0.2, 0.5) * t + rng.uniform(0, 6))
     width = rng.uniform(0.0, 0.15)
     return {
-        "spine_roll": 0.06 * sway, "spine_yaw": rng.normal(0, 0.25) + 0.1 * sway, "neck_yaw": rng.normal(0, 0.5) + 0.3 * sway,
+        "spine_roll": 0.06 * sway, "spine_yaw": rng.normal(0, 0.25) + 0.1 * sway,
+        "neck_yaw": rng.normal(0, 0.5) + 0.3 * sway,
         "left_foot_out": width, "right_foot_out": width, "pelvis_z": 0.97 - 0.3 * width,
         "left_foot_x": rng.normal(0, 0.06), "right_foot_x": rng.normal(0, 0.06),
     }  # fmt: skip
@@ -83,7 +84,8 @@ def walk(t: np.ndarray, rng: np.random.Generator) -> Targets:
         targets |= {
             f"{side}_foot_x": reach * forward, f"{side}_foot_z": 0.12 * lift, f"{side}_foot_out": -0.02,
             f"{side}_foot_pitch": 0.35 * np.clip(-forward - 0.4, 0, 1) * 1.2 - 0.3 * np.clip(forward - 0.6, 0, 1),
-            f"{side}_hand_x": 0.12 + swing * arm, f"{side}_hand_out": 0.1, f"{side}_hand_z": -0.95 + bend + 0.3 * swing * np.abs(arm),
+            f"{side}_hand_x": 0.12 + swing * arm, f"{side}_hand_out": 0.1,
+            f"{side}_hand_z": -0.95 + bend + 0.3 * swing * np.abs(arm),
         }  # fmt: skip
     return targets
 
@@ -93,7 +95,8 @@ def run(t: np.ndarray, rng: np.random.Generator) -> Targets:
     rate, reach = rng.uniform(1.2, 1.5), rng.uniform(0.3, 0.42)
     phase = rate * t + rng.uniform()
     targets: Targets = {
-        "speed": rng.uniform(1.6, 2.4), "spine_pitch": rng.uniform(0.1, 0.3), "spine_yaw": 0.25 * np.sin(2 * np.pi * phase),
+        "speed": rng.uniform(1.6, 2.4), "spine_pitch": rng.uniform(0.1, 0.3),
+        "spine_yaw": 0.25 * np.sin(2 * np.pi * phase),
         "pelvis_z": 0.93 + 0.05 * np.sin(4 * np.pi * phase),
     }  # fmt: skip
     for side, offset in zip(SIDES, (0.0, 0.5), strict=True):
@@ -123,7 +126,8 @@ def crouch(t: np.ndarray, rng: np.random.Generator) -> Targets:
     width = rng.uniform(0.02, 0.25)
     return {
         "pelvis_z": depth, "spine_pitch": pitch, "neck_pitch": -0.5 * pitch, "pelvis_pitch": rng.uniform(0.1, 0.4),
-        "left_foot_out": width, "right_foot_out": width, "left_foot_x": rng.uniform(0.0, 0.2), "right_foot_x": rng.uniform(-0.15, 0.15),
+        "left_foot_out": width, "right_foot_out": width, "left_foot_x": rng.uniform(0.0, 0.2),
+        "right_foot_x": rng.uniform(-0.15, 0.15),
         "left_foot_toe": 0.4, "right_foot_toe": 0.4,
         **_hands(_jitter(rng, (0.55, 0.0, -0.5), 0.15), _jitter(rng, (0.55, 0.0, -0.5), 0.15)),
     }  # fmt: skip
@@ -134,7 +138,8 @@ def sit(t: np.ndarray, rng: np.random.Generator) -> Targets:
     reach = rng.uniform(0.4, 0.6)
     swing = 0.1 * np.sin(2 * np.pi * 0.4 * t)
     return {
-        "pelvis_z": rng.uniform(0.52, 0.62), "pelvis_pitch": rng.uniform(-0.25, 0.1), "spine_pitch": rng.uniform(-0.05, 0.35),
+        "pelvis_z": rng.uniform(0.52, 0.62), "pelvis_pitch": rng.uniform(-0.25, 0.1),
+        "spine_pitch": rng.uniform(-0.05, 0.35),
         "left_foot_x": reach + swing * rng.uniform(), "right_foot_x": reach + rng.normal(0, 0.1),
         "left_foot_out": rng.uniform(0, 0.12), "right_foot_out": rng.uniform(0, 0.12), "neck_yaw": rng.normal(0, 0.4),
         **_hands(_jitter(rng, (0.55, 0.0, -0.5), 0.06)),
@@ -145,7 +150,8 @@ def sit_on_ground(t: np.ndarray, rng: np.random.Generator) -> Targets:
     """Sitting on the ground with legs stretched or drawn up."""
     left, right = rng.uniform(0.5, 0.95, 2)
     return {
-        "pelvis_z": 0.16, "pelvis_pitch": -0.2, "spine_pitch": rng.uniform(0.0, 0.5), "left_foot_x": left, "right_foot_x": right,
+        "pelvis_z": 0.16, "pelvis_pitch": -0.2, "spine_pitch": rng.uniform(0.0, 0.5), "left_foot_x": left,
+        "right_foot_x": right,
         "left_foot_out": rng.uniform(0, 0.2), "right_foot_out": rng.uniform(0, 0.2), "neck_yaw": rng.normal(0, 0.4),
         **_hands(_jitter(rng, (0.5, 0.1, -0.45), 0.12), _jitter(rng, (-0.3, 0.3, -0.75), 0.12)),
     }  # fmt: skip
@@ -155,7 +161,8 @@ def bend(t: np.ndarray, rng: np.random.Generator) -> Targets:
     """Bending down and coming up again."""
     deep = rng.uniform(0.8, 1.5) * (0.5 - 0.5 * np.cos(2 * np.pi * rng.uniform(0.25, 0.5) * t))
     return {
-        "spine_pitch": 0.55 * deep, "pelvis_pitch": 0.5 * deep, "pelvis_z": 0.97 - 0.07 * deep, "spine_yaw": rng.normal(0, 0.2),
+        "spine_pitch": 0.55 * deep, "pelvis_pitch": 0.5 * deep, "pelvis_z": 0.97 - 0.07 * deep,
+        "spine_yaw": rng.normal(0, 0.2),
         **_hands((0.25, 0.0, -0.9)), "left_hand_x": 0.1 + 0.5 * deep, "right_hand_x": 0.1 + 0.5 * deep,
         "left_foot_out": 0.08, "right_foot_out": 0.08,
     }  # fmt: skip
@@ -188,7 +195,8 @@ def jump(t: np.ndarray, rng: np.random.Generator) -> Targets:
         "left_foot_z": (height + 0.3 * tuck) * air, "right_foot_z": (height + 0.3 * tuck) * air,
         "left_foot_out": 0.05 + straddle * air, "right_foot_out": 0.05 + straddle * air,
         "left_foot_pitch": 0.5 * air, "right_foot_pitch": 0.5 * air,
-        "left_hand_x": 0.3 - 0.6 * squat, "right_hand_x": 0.3 - 0.6 * squat, "left_hand_out": 0.25, "right_hand_out": 0.25,
+        "left_hand_x": 0.3 - 0.6 * squat, "right_hand_x": 0.3 - 0.6 * squat, "left_hand_out": 0.25,
+        "right_hand_out": 0.25,
         "left_hand_z": -0.7 + 1.4 * air, "right_hand_z": -0.7 + 1.4 * air,
     }  # fmt: skip
 
@@ -210,7 +218,8 @@ def side_bend(t: np.ndarray, rng: np.random.Generator) -> Targets:
     width = rng.uniform(0.1, 0.35)
     return {
         "spine_roll": lean, "spine_yaw": rng.normal(0, 0.2), "left_foot_out": width, "right_foot_out": width,
-        "pelvis_z": 0.96 - 0.3 * width, **_hands((0.05, 0.35, -0.8)), "left_hand_z": -0.6 - 0.9 * np.minimum(lean, 0) * 2,
+        "pelvis_z": 0.96 - 0.3 * width, **_hands((0.05, 0.35, -0.8)),
+        "left_hand_z": -0.6 - 0.9 * np.minimum(lean, 0) * 2,
     }  # fmt: skip
 
 
@@ -218,7 +227,8 @@ def all_fours(t: np.ndarray, rng: np.random.Generator) -> Targets:
     """On hands and feet, as in a bear's walk or a push-up's start."""
     step = 0.15 * np.sin(2 * np.pi * rng.uniform(0.5, 0.9) * t)
     return {
-        "pelvis_z": rng.uniform(0.55, 0.75), "pelvis_pitch": rng.uniform(1.2, 1.5), "spine_pitch": 0.2, "neck_pitch": -0.6,
+        "pelvis_z": rng.uniform(0.55, 0.75), "pelvis_pitch": rng.uniform(1.2, 1.5), "spine_pitch": 0.2,
+        "neck_pitch": -0.6,
         "left_foot_x": -0.4 + step, "right_foot_x": -0.4 - step, "left_foot_pitch": 0.6, "right_foot_pitch": 0.6,
         "left_foot_z": 0.08, "right_foot_z": 0.08,
         "left_hand_x": 0.9, "right_hand_x": 0.9, "left_hand_z": 0.1 - step, "right_hand_z": 0.1 + step,
@@ -330,10 +340,10 @@ def gesture(t: np.ndarray, rng: np.random.Generator) -> Targets:
 Activity = Callable[[np.ndarray, np.random.Generator], Targets]
 # How often each is chosen.
 LEGS: dict[Activity, float] = {
-    walk: 5, run: 1.5, stand: 3, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1, lunge: 1,
-    side_bend: 0.8, all_fours: 0.5,
+    walk: 5, run: 1.5, stand: 3, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1,
+    lunge: 1, side_bend: 0.8, all_fours: 0.5,
 }  # fmt: skip
 ARMS: dict[Activity | None, float] = {
-    None: 6, akimbo: 1, crossed: 1.2, raised: 1, spread: 0.8, wave: 1, phone: 0.7, hands_on_head: 0.6, clap: 0.7, carry: 0.7,
-    behind_back: 0.5, punch: 0.7, gesture: 5,
+    None: 6, akimbo: 1, crossed: 1.2, raised: 1, spread: 0.8, wave: 1, phone: 0.7, hands_on_head: 0.6, clap: 0.7,
+    carry: 0.7, behind_back: 0.5, punch: 0.7, gesture: 5,
 }  # fmt: skip

@@ -21,9 +21,11 @@ class Body:
         vertices, normals: (V, 3) in the rest pose, metres, unit.
         weights: (V, B) how much each bone carries each vertex; rows sum to one.
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
-        uv: (V, 2) in [0, 1] within the tile.
+        uv: (V, 2) place in the tile, which is [0, 1] and repeats beyond.
         face_tiles: (F,) tile of each triangle.
         atlas: (P, S, S, 3) float32 albedo in [0, 1].
+        rest_from_bind: (B, 3, 4) where each bone brings the vertices if they are modelled in another pose than the rest
+            pose; None where they are in it.
     """
 
     rig: Rig
@@ -34,6 +36,7 @@ class Body:
     uv: np.ndarray
     face_tiles: np.ndarray
     atlas: np.ndarray
+    rest_from_bind: np.ndarray | None = None
 
 
 def skin_body(body: Body, transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,9 +48,17 @@ def skin_body(body: Body, transforms: np.ndarray) -> tuple[np.ndarray, np.ndarra
     Returns:
         (V, 3) world vertices and (V, 3) normals (not normalised).
     """
+    if body.rest_from_bind is not None:
+        transforms = compose(transforms, body.rest_from_bind)
     blended = (body.weights @ transforms.reshape(len(transforms), 12).astype(np.float32)).reshape(-1, 3, 4)
     vertices = np.einsum("vij,vj->vi", blended[..., :3], body.vertices) + blended[..., 3]
     return vertices, np.einsum("vij,vj->vi", blended[..., :3], body.normals)
+
+
+def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """First b, then a: rigid transforms (..., 3, 4) -> (..., 3, 4)."""
+    moved = np.einsum("...ij,...j->...i", a[..., :3], b[..., 3]) + a[..., 3]
+    return np.concatenate([a[..., :3] @ b[..., :3], moved[..., None]], -1)
 
 
 def landmarks_of(heads: dict[str, np.ndarray], nose: np.ndarray, top: np.ndarray, girth: float) -> dict[str, Landmark]:
@@ -65,13 +76,13 @@ def landmarks_of(heads: dict[str, np.ndarray], nose: np.ndarray, top: np.ndarray
 
     for side, sign in (("left", 1.0), ("right", -1.0)):
         for joint, bone, depth in (
-            ("hip", "thigh", 2.6), ("knee", "shin", 1.5), ("ankle", "foot", 1.4),
-            ("shoulder", "upper_arm", 2.0), ("elbow", "forearm", 1.2), ("wrist", "hand", 1.1),
+            ("hip", "thigh", 2.8), ("knee", "shin", 1.9), ("ankle", "foot", 1.7),
+            ("shoulder", "upper_arm", 2.2), ("elbow", "forearm", 1.6), ("wrist", "hand", 1.5),
         ):  # fmt: skip
             add(f"{side}_{joint}", {f"{side}_{bone}": heads[f"{side}_{bone}"]}, depth)
         size = np.linalg.norm(top - nose)
-        add(f"{side}_eye", {"head": nose + (-0.15 * size, sign * 0.28 * size, 0.3 * size)}, 0.8)
-        add(f"{side}_ear", {"head": centre * (0.4, 0, 1) + (0, sign * 0.68 * size, -0.22 * size)}, 0.8)
+        add(f"{side}_eye", {"head": nose + size * np.array([-0.15, sign * 0.28, 0.3])}, 0.8)
+        add(f"{side}_ear", {"head": centre * (0.4, 0, 1) + size * np.array([0, sign * 0.68, -0.22])}, 0.8)
     hips = {f"{side}_thigh": heads[f"{side}_thigh"] for side in ("left", "right")}
     shoulders = {f"{side}_upper_arm": heads[f"{side}_upper_arm"] for side in ("left", "right")}
     add("pelvis", hips, 3.6)
@@ -97,18 +108,18 @@ def _rig(height: float, girth: float, rng: np.random.Generator) -> Rig:
     shoulders, hips = rng.uniform(0.9, 1.12), rng.uniform(0.9, 1.12)
     thigh, shin, ankle, trunk = 0.245 * legs, 0.245 * legs, 0.04, (1 - 0.53 * legs) / 0.47
     heads = {
-        "pelvis": (0, 0, 0), "spine": (0, 0, 0.05 * trunk), "chest": (-0.005, 0, 0.14 * trunk),
-        "neck": (-0.01, 0, 0.295 * trunk), "head": (0.0, 0, 0.34 * trunk),
+        "pelvis": np.zeros(3), "spine": np.array([0, 0, 0.05 * trunk]), "chest": np.array([-0.005, 0, 0.14 * trunk]),
+        "neck": np.array([-0.01, 0, 0.295 * trunk]), "head": np.array([0, 0, 0.34 * trunk]),
     }  # fmt: skip
     for side, sign in (("left", 1), ("right", -1)):
         shoulder = np.array([-0.005, sign * 0.105 * shoulders, 0.278 * trunk])
         hip = np.array([0, sign * 0.055 * hips, 0])
         heads |= {
-            f"{side}_collar": (0, sign * 0.02, 0.27 * trunk), f"{side}_upper_arm": shoulder,
-            f"{side}_forearm": shoulder - (0, 0, 0.168 * arms), f"{side}_hand": shoulder - (0, 0, (0.168 + 0.15) * arms),
+            f"{side}_collar": np.array([0, sign * 0.02, 0.27 * trunk]), f"{side}_upper_arm": shoulder,
+            f"{side}_forearm": shoulder - (0, 0, 0.168 * arms), f"{side}_hand": shoulder - (0, 0, 0.318 * arms),
             f"{side}_thigh": hip, f"{side}_shin": hip - (0, 0, thigh), f"{side}_foot": hip - (0, 0, thigh + shin),
         }  # fmt: skip
-    scaled = {name: np.asarray(point, float) * height for name, point in heads.items()}
+    scaled = {name: point * height for name, point in heads.items()}
     nose = np.array([0.066, 0, 0.387 * trunk]) * height
     top = np.array([0.002, 0, 0.468 * trunk]) * height
     landmarks = landmarks_of(scaled, nose, top, 0.032 * height * girth)
@@ -159,8 +170,8 @@ class _Tailor:
         self.tiles.append(image)
         return len(self.tiles) - 1
 
-    def _tube(self, tile: int, centres: np.ndarray, radii: np.ndarray, weights: list[dict[str, float]], *, along: str = "z",
-              squareness: float = 1.0) -> None:  # fmt: skip
+    def _tube(self, tile: int, centres: np.ndarray, radii: np.ndarray, weights: list[dict[str, float]], *,
+              along: str = "z", squareness: float = 1.0) -> None:  # fmt: skip
         """Rings (radii across: forward x left, or left x up for `along` x) from the top (or the back) to the end."""
         R = len(centres)
         angle = np.linspace(0, 2 * np.pi, SEGMENTS + 1)
@@ -186,9 +197,9 @@ class _Tailor:
         )
         self.part_tiles.append(tile)
 
-    def _limb(self, tile: int, top: np.ndarray, middle: float, z: np.ndarray, radii: np.ndarray, bones: tuple[str, str, str],
-              soft: float) -> None:  # fmt: skip
-        """A hanging limb: `bones` are (carrier of the top, upper bone, lower bone), `middle` the height of its joint."""
+    def _limb(self, tile: int, top: np.ndarray, middle: float, z: np.ndarray, radii: np.ndarray,
+              bones: tuple[str, str, str], soft: float) -> None:  # fmt: skip
+        """A hanging limb: `bones` carry its top, its upper and its lower part; `middle` is the height of its joint."""
         centres = np.stack([np.full(len(z), top[0]), np.full(len(z), top[1]), z], -1)
         weights = []
         for height in z:
@@ -267,8 +278,12 @@ class _Tailor:
         z = np.linspace(0.04, -length, 8)
         down = np.clip(-z / length, 0, 1)
         radii = np.stack([0.062 + (0.02 + flare) * down, 0.098 + (0.0 + flare) * down], -1) * self.girth**0.8
-        weights = [{"pelvis": 1 - 0.75 * d, "left_thigh": 0.375 * d, "right_thigh": 0.375 * d} for d in down]
-        self._tube(tile, np.stack([0 * z, 0 * z, z], -1), radii, weights)
+        self._tube(tile, np.stack([0 * z, 0 * z, z], -1), radii, [{"pelvis": 1.0}] * len(z))
+        vertices, _, weights, _ = self.parts[-1]
+        down = np.repeat(down, SEGMENTS + 1) ** 0.7
+        left = _step(vertices[:, 1] / radii[-1, 1] + 0.5)
+        weights[:, BONE["pelvis"]] = 1 - 0.95 * down
+        weights[:, BONE["left_thigh"]], weights[:, BONE["right_thigh"]] = 0.95 * down * left, 0.95 * down * (1 - left)
 
     def _torso(self, tile: int, extra: float, hem: float) -> None:
         shoulder, neck = self.at["left_upper_arm"], self.at["neck"][2]
@@ -359,7 +374,7 @@ class _Tailor:
             )
 
     def _body(self) -> Body:
-        offsets = np.cumsum([0] + [len(part[0]) for part in self.parts])
+        offsets = np.cumsum([0, *(len(part[0]) for part in self.parts)])
         vertices = np.concatenate([part[0] for part in self.parts]) * self.height
         faces = np.concatenate([part[1] + offset for part, offset in zip(self.parts, offsets, strict=False)])
         tiles = np.concatenate(

@@ -52,7 +52,7 @@ class Stage:
         ids = [*range(1, len(actors) + 1)] + ([0] if things else [])
         self.face_ids = np.concatenate([np.full(len(m.faces), i, np.uint8) for m, i in zip(meshes, ids, strict=True)])
         self.things = things
-        self.thing_light = surroundings.light(things.normals.astype(np.float32)) if things else None
+        self.thing_light = surroundings.light(things.normals.astype(np.float32)) if things else np.zeros((0, 3))
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """World vertices (V, 3) and the light that they send back (V, 3)."""
@@ -115,8 +115,8 @@ def film(
             visibility[frame] = visible(joints_2d[frame], z, depths, seen.z)
             writer.write(expose(image, optics, grain, rng), float(pts_seconds[frame]))
     truth = Truth(
-        joints=np.array(joints), joints_3d=joints_3d, joints_2d=joints_2d, visibility=visibility, boxes=boxes, masks=masks,
-        pts_seconds=pts_seconds, K=camera.K, R=camera.R, t=camera.t, size=np.array(camera.size),
+        joints=np.array(joints), joints_3d=joints_3d, joints_2d=joints_2d, visibility=visibility, boxes=boxes,
+        masks=masks, pts_seconds=pts_seconds, K=camera.K, R=camera.R, t=camera.t, size=np.array(camera.size),
     )  # fmt: skip
     write_truth(truth_path(video), truth)
     return truth
@@ -146,7 +146,7 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 
 
 def expose(image: np.ndarray, optics: Optics, grain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur, scale to 8 bits and add sensor noise: (H, W, 3) float32 -> uint8. `grain` is a bank of noise to cut from."""
+    """Blur, scale to 8 bits and add sensor noise: (H, W, 3) float32 -> uint8. `grain` is noise to cut from."""
     if optics.blur > 0:
         image = cv2.GaussianBlur(image, (5, 5), optics.blur)
     start = int(rng.integers(0, len(grain) - image.size))

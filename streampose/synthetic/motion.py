@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
 from streampose.synthetic.activities import ARMS, HAND_CHANNELS, LEGS, STAND
-from streampose.synthetic.rig import BONE, BONES, Motion, Rig
+from streampose.synthetic.rig import BONE, BONES, Motion, Rig, bone_heads
 
 CROSSFADE_SECONDS = 0.45
 
@@ -43,7 +44,7 @@ def procedural_motion(rig: Rig, region: Region, frames: int, fps: float, rng: np
     arms = _timetable(t, ARMS, rng, {name: targets[name] for name in HAND_CHANNELS}, seconds=(1.2, 3.0))
     targets.update(arms)
     path, yaw = _walk_path(targets["speed"], targets["turn"], region, fps, rng)
-    return solve(rig, targets, path, yaw)
+    return stay_above_ground(rig, solve(rig, targets, path, yaw))
 
 
 def _timetable(t, choices, rng, base, seconds) -> dict[str, np.ndarray]:
@@ -93,6 +94,27 @@ def _walk_path(speed, turn, region: Region, fps: float, rng) -> tuple[np.ndarray
         ) > region.excess(position)
         position = position + velocity * (0.1 if leaving else max(0.25, np.cos(error))) / fps
     return path, yaw
+
+
+def stay_above_ground(rig: Rig, motion: Motion) -> Motion:
+    """Lift the body in those frames in which a joint would sink into the ground."""
+    lift = np.maximum(-_clearance(rig, motion), 0)
+    return Motion(motion.rotations, motion.root + lift[:, None] * (0, 0, 1))
+
+
+def stand_on_ground(rig: Rig, motion: Motion, fps: float) -> Motion:
+    """Shift a recorded body up or down, slowly, until it touches the ground; jumps of under a second stay jumps."""
+    window = max(1, round(1.2 * fps))
+    floor = uniform_filter1d(minimum_filter1d(_clearance(rig, motion), window, mode="nearest"), window, mode="nearest")
+    return stay_above_ground(rig, Motion(motion.rotations, motion.root - floor[:, None] * (0, 0, 1)))
+
+
+def _clearance(rig: Rig, motion: Motion) -> np.ndarray:
+    """Height of the lowest part of the body over the ground: (T,)."""
+    thickness = np.full(len(BONES), 0.05)
+    thickness[[BONE[bone] for bone in ("pelvis", "spine", "chest", "head")]] = 0.09
+    thickness[[BONE["left_foot"], BONE["right_foot"]]] = rig.ankle_height
+    return (bone_heads(rig, motion)[..., 2] - thickness).min(1)
 
 
 def solve(rig: Rig, targets: dict[str, np.ndarray], path: np.ndarray, yaw: np.ndarray) -> Motion:

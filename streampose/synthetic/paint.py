@@ -63,7 +63,7 @@ def noise(size: tuple[int, int], cells: int, rng: np.random.Generator, octaves: 
 
 
 def cloth_tile(colour: np.ndarray, rng: np.random.Generator, plain: bool = False) -> np.ndarray:
-    """Plain, striped, checked, dotted, blotched or printed cloth: (TILE, TILE, 3); u runs around the body, v downwards."""
+    """Plain, striped, checked, dotted or printed cloth: (TILE, TILE, 3); u runs around the body, v downwards."""
     v, u = np.mgrid[0:TILE, 0:TILE] / TILE
     other = random_colour(rng, "cloth")
     pattern = (

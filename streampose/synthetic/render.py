@@ -1,4 +1,4 @@
-"""A small triangle rasteriser with a z-buffer, in numpy: every pixel whose centre a triangle covers takes the nearest."""
+"""A small triangle rasteriser with a z-buffer, in numpy: each pixel shows the nearest triangle over its centre."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def shade(
 
     Args:
         light: (V, 3) colour of the light that each vertex sends back.
-        uv: (V, 2) in [0, 1]; face_tiles: (F,); atlas: (P, S, S, 3) albedo.
+        uv: (V, 2), a tile is [0, 1] and repeats beyond; face_tiles: (F,); atlas: (P, S, S, 3) albedo.
 
     Returns:
         (M, 3) float32, 1.0 is white.
@@ -110,6 +110,6 @@ def shade(
     corners = faces[fragments.face]  # (M, 3)
     values = np.concatenate([light, uv], -1).astype(np.float32)[corners]  # (M, 3, 5)
     values = (values * fragments.barycentric[..., None]).sum(1)
-    last = atlas.shape[1] - 1
-    texel = np.clip(values[:, 3:] * last + 0.5, 0, last).astype(np.int32)
+    side = atlas.shape[1]
+    texel = np.floor(values[:, 3:] * (side - 1) + 0.5).astype(np.int32) % side
     return atlas[face_tiles[fragments.face], texel[:, 1], texel[:, 0]] * values[:, :3]

@@ -1,8 +1,8 @@
 """The bones that every synthetic person has, and forward kinematics.
 
-Body frame: x forward, y to the subject's left, z up, metres, origin between the hip joints. The rest pose stands upright
-with the arms hanging down. A bone's rotation is its *world* rotation away from that rest pose, so a motion fits any
-body whatever its proportions.
+Body frame: x forward, y to the subject's left, z up, metres, origin between the hip joints. The rest pose stands
+upright with the arms hanging down. A bone's rotation is its *world* rotation away from that rest pose, so a motion
+fits any body whatever its proportions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where people are filmed: cameras, light, ground, walls and things that stand in the way. World: z up, ground z = 0."""
+"""Where people are filmed: cameras, light, ground, walls, things in the way. World: metres, z up, ground z = 0."""
 
 from __future__ import annotations
 
@@ -172,14 +172,12 @@ class Surroundings:
         size = texture.shape[0]
         # remap wants an image of fewer than 32767 rows: the list of points is folded into one.
         rows = max(1, int(np.ceil(len(u) / 256)))
-        folded = np.zeros((2, rows * 256), np.float32)
-        folded[0, : len(u)], folded[1, : len(v)] = u % size, v % size
-        folded = folded.reshape(2, rows, 256)
-        sampled = cv2.remap(texture, folded[0], folded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).reshape(-1, 3)[
-            : len(u)
-        ]
+        places = np.zeros((2, rows * 256), np.float32)
+        places[0, : len(u)], places[1, : len(v)] = u % size, v % size
+        folded = places.reshape(2, rows, 256)
+        sampled = cv2.remap(texture, folded[0], folded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         fade = np.clip(distance / 25, 0, 0.9)[:, None].astype(np.float32)
-        return (sampled * (1 - fade) + texture.mean((0, 1), dtype=np.float32) * fade) / 255
+        return (sampled.reshape(-1, 3)[: len(u)] * (1 - fade) + texture.mean((0, 1), dtype=np.float32) * fade) / 255
 
     def cast_shadows(
         self, image: np.ndarray, heads: list[np.ndarray], K: np.ndarray, R: np.ndarray, t: np.ndarray
@@ -191,7 +189,7 @@ class Surroundings:
             heads: for each subject (B, 3) world positions of its bones.
         """
         width, height = self.size
-        small = np.zeros(((height + 1) // 2, (width + 1) // 2), np.uint8)
+        small: np.ndarray = np.zeros(((height + 1) // 2, (width + 1) // 2), np.uint8)
         for points in heads:
             ground = points - self.sun * (points[:, 2:] / self.sun[2])
             camera = ground @ R.T + t
@@ -213,24 +211,18 @@ def make_occluders(camera: CameraPath, side_room: float, distance: float, rng: n
     """Posts, boxes and boards between the first camera and the people."""
     forward = camera.R[0, 2, :2] / np.linalg.norm(camera.R[0, 2, :2])
     right = np.array([forward[1], -forward[0]])
+    axes = np.stack([np.append(right, 0), np.append(forward, 0), np.array([0, 0, 1])])
     vertices, normals, faces, uv, tiles, atlas = [], [], [], [], [], []
     for number in range(int(rng.integers(1, 4))):
         toward = rng.uniform(0.28, 0.45) * distance
         spot = -forward * toward + right * rng.uniform(-0.75, 0.75) * side_room * (1 - toward / distance)
         kind = rng.choice(["post", "box", "board"])
-        half = {"post": (0.05, 0.05, 1.2), "box": (0.25, 0.2, 0.3), "board": (0.45, 0.03, 0.45)}[str(kind)]
-        half = np.array(half) * rng.uniform(0.7, 1.2, 3)
+        usual = {"post": (0.05, 0.05, 1.2), "box": (0.25, 0.2, 0.3), "board": (0.45, 0.03, 0.45)}[str(kind)]
+        half = np.array(usual) * rng.uniform(0.7, 1.2, 3)
         corners, corner_normals, box_faces, box_uv = _box(half)
-        turned = (
-            corners[:, :1] * np.append(right, 0) + corners[:, 1:2] * np.append(forward, 0) + corners[:, 2:] * (0, 0, 1)
-        )
         faces.append(box_faces + 24 * number)
-        vertices.append(turned + np.append(spot, half[2]))
-        normals.append(
-            corner_normals[:, :1] * np.append(right, 0)
-            + corner_normals[:, 1:2] * np.append(forward, 0)
-            + corner_normals[:, 2:] * (0, 0, 1)
-        )
+        vertices.append(corners @ axes + np.append(spot, half[2]))
+        normals.append(corner_normals @ axes)
         uv.append(box_uv)
         tiles.append(np.full(12, number))
         atlas.append(cloth_tile(random_colour(rng, "trousers"), rng))
@@ -246,7 +238,9 @@ def make_occluders(camera: CameraPath, side_room: float, distance: float, rng: n
 
 def _box(half: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A box around the origin, each side with its own corners: (24, 3), normals (24, 3), faces (12, 3), uv (24, 2)."""
-    vertices, normals, faces = [], [], []
+    vertices: list[np.ndarray] = []
+    normals: list[np.ndarray] = []
+    faces: list[tuple[int, ...]] = []
     square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     for axis in range(3):
         for sign in (-1, 1):

@@ -211,7 +211,7 @@ class _Job:
 
     def __init__(self, path: Path, out: Path, predictor: Predictor, *, overlay: bool, smooth: bool):
         self.path, self.predictor, self.smooth = path, predictor, smooth
-        self._state = {
+        self._state: dict[str, Any] = {
             "source": os.path.abspath(path),
             "model": predictor.bundle.sha256,
             "smooth": smooth,

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,6 +75,10 @@ def make_clip(path, frames=FRAMES):
     return path
 
 
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
 @pytest.fixture
 def videos(tmp_path):
     folder = tmp_path / "videos"
@@ -111,7 +116,7 @@ def test_the_files_say_where_the_subject_is(videos, tmp_path):
     assert np.median(error) < 1.5 and np.quantile(error, 0.95) < 3.0
     np.testing.assert_allclose(table.pts_seconds, table.frame_index / FPS, atol=1e-3)
     np.testing.assert_allclose(coco["xy"], table.xyz[..., :2], atol=0.006)
-    assert len(json.loads(open(entry["files"]["coco"]).read())["images"]) == FRAMES
+    assert len(read_json(entry["files"]["coco"])["images"]) == FRAMES
     with open_video(entry["files"]["overlay"]) as film:
         images = [frame.image.astype(int) for frame in film.frames()]
     assert len(images) == FRAMES and images[0].shape == (120, 160, 3)
@@ -145,7 +150,7 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(tmp_path):
     entries = annotate([tmp_path / "a", tmp_path / "b"], out=tmp_path / "out")["sources"]
     assert [entry["frames"] for entry in entries] == [10, 20]
     assert entries[0]["files"]["coco"] != entries[1]["files"]["coco"]
-    assert len(json.loads(open(entries[0]["files"]["coco"]).read())["images"]) == 10
+    assert len(read_json(entries[0]["files"]["coco"])["images"]) == 10
     assert all(e["skipped"] for e in annotate([tmp_path / "a", tmp_path / "b"], out=tmp_path / "out")["sources"])
 
 
@@ -191,7 +196,8 @@ def test_nothing_to_do(tmp_path):
 
 def test_missing_model_is_said_at_once(videos, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from streampose.annotate import annotate; from streampose.errors import *\n"
+        "import sys; from pathlib import Path; from streampose.annotate import annotate\n"
+        "from streampose.errors import BundleError\n"
         f"try: annotate([Path({str(videos)!r})], out=Path({str(tmp_path / 'out')!r}), model=Path('/nothing/here'))\n"
         "except BundleError as error: sys.exit(0 if 'no such model' in str(error) else 3)"
     )

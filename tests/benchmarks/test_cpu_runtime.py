@@ -2,9 +2,9 @@
 
     pytest -m benchmark tests/benchmarks/test_cpu_runtime.py -s
 
-The clip is 1280x720 h264: the two people in the park where the shared data is, else a synthetic scene. MediaPipe gets an
-environment of its own, made from PyPI (or named by $STREAMPOSE_MEDIAPIPE_PYTHON), and does what its users do: read with
-OpenCV, convert, track one person. Ours finds and follows everyone, and writes its files.
+The clip is 1280x720 h264: the two people in the park where the shared data is, else a synthetic scene. MediaPipe gets
+an environment of its own, made from PyPI (or named by $STREAMPOSE_MEDIAPIPE_PYTHON), and does what its users do: read
+with OpenCV, convert, track one person. Ours finds and follows everyone, and writes its files.
 """
 
 import json

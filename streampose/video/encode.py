@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from streampose.console import logger
 from streampose.errors import VideoError
 
-TIME_BASE = Fraction(1, 90_000)  # holds 24, 25, 29.97, 30, 50, 60 and 250 frames a second exactly
+TIME_BASE = Fraction(1, 60_000)  # holds 24, 25, 29.97, 30, 50, 59.94, 60 and 250 frames a second exactly
 ENCODERS = ("libx264", "h264_videotoolbox", "h264_mf", "libopenh264", "mpeg4")  # the first that this PyAV has
 
 
@@ -58,12 +58,12 @@ class VideoWriter:
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial.mp4")
         self._count, self._last_pts = 0, -1
         self._container: av.container.OutputContainer | None = None
+        codec = _first_encoder()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(self._partial), "w", container_options={"movflags": "+faststart"})
-        except OSError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from None
-        codec = _first_encoder()
         options = {"crf": str(crf), "preset": preset} if codec == "libx264" else {}
         rate = Fraction(fps).limit_denominator(1001)
         self._stream = cast(VideoStream, self._container.add_stream(codec, rate=rate, options=options))
@@ -104,7 +104,7 @@ class VideoWriter:
         frame.pts, frame.time_base, frame.duration = pts, TIME_BASE, step
         try:
             self._container.mux(self._stream.encode(frame))
-        except OSError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from None
         self._count, self._last_pts = self._count + 1, pts
 
@@ -120,20 +120,22 @@ class VideoWriter:
             self._container.close()
             self._container = None
             os.replace(self._partial, self.path)
-        except OSError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from None
 
     def abort(self) -> None:
         """Give up: close and remove the unfinished file; a file that was there before stays."""
         if self._container is not None:
-            with contextlib.suppress(OSError):  # the disk may be full; the file goes anyway
+            with contextlib.suppress(av.error.FFmpegError, OSError):  # the disk may be full; the file goes anyway
                 self._container.close()
             self._container = None
-        self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may never have been made
+            self._partial.unlink()
 
-    def _cannot_write(self, error: OSError) -> VideoError:
+    def _cannot_write(self, error: Exception) -> VideoError:
         self.abort()
-        return VideoError(f"{self.path}: cannot be written ({error.strerror or error}); check space and permissions")
+        reason = getattr(error, "strerror", None) or error
+        return VideoError(f"{self.path}: cannot be written ({reason}); check space and permissions")
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -60,7 +60,7 @@ def make_cameras(
         the cameras; how far from the origin the first one shows the ground's middle to each side, metres; its distance.
     """
     width, height = size
-    share = rng.uniform(0.46, 0.64) * (1.0 if subjects == 1 else 0.88)
+    share = rng.uniform(0.46, 0.64) * (1.0 if subjects == 1 else 0.8)
     base = rng.uniform(0, 2 * np.pi)
     cameras, side_room, first_distance = [], 0.0, 0.0
     for number in range(count):
@@ -102,19 +102,22 @@ def _drift(t: np.ndarray, dims: int, rng: np.random.Generator, amount: np.ndarra
 def make_regions(
     subjects: int, camera: CameraPath, side_room: float, distance: float, rng: np.random.Generator
 ) -> list[Region]:
-    """One part of the ground for each subject: side by side or behind each other, so that they may hide each other."""
+    """One part of the ground for each subject: side by side, or behind each other so that they hide each other."""
     forward = camera.R[0, 2, :2] / np.linalg.norm(camera.R[0, 2, :2])
     axes = np.stack([np.array([forward[1], -forward[0]]), forward])
     room = np.array([max(0.25, side_room - 0.5), float(np.clip(0.22 * distance, 0.4, 1.6))])
+    if subjects == 1:
+        return [Region(np.zeros(2), axes, room)]
     regions = []
-    for number in range(subjects):
-        if subjects == 1:
-            centre, half = np.zeros(2), room
+    side_by_side = rng.uniform() < 0.6
+    for place in rng.permutation(subjects):
+        step = place - (subjects - 1) / 2
+        if side_by_side:
+            lane = 2 * room[0] / subjects
+            centre, half = np.array([step * lane, rng.uniform(-0.5, 0.5)]), np.array([max(0.15, 0.55 * lane), 0.5])
         else:
-            depth = (number - (subjects - 1) / 2) * 0.9
-            centre = np.array([rng.uniform(-0.3, 0.3) * room[0], depth]) @ axes
-            half = np.array([room[0] * 0.9, 0.28])
-        regions.append(Region(centre, axes, half))
+            centre, half = np.array([rng.uniform(-0.3, 0.3) * room[0], 0.9 * step]), np.array([0.9 * room[0], 0.28])
+        regions.append(Region(centre @ axes, axes, half))
     return regions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ def subject_sizes(masks: np.ndarray, boxes: np.ndarray, clip: np.ndarray, second
     The paper measures bones by the height of the mask's box, which halves when a person sits down. The largest side of
     the box within some seconds is steadier: it is the height of a person who stands upright now and then.
     """
-    inside = masks > 127
+    inside: np.ndarray = np.asarray(masks > 127)
     size = masks.shape[1]
     extent = np.maximum(_extent(inside.any(axis=2)), _extent(inside.any(axis=1))) / size  # (N,) share of the crop
     side = boxes[:, 2] - boxes[:, 0]
@@ -109,7 +110,7 @@ def subject_sizes(masks: np.ndarray, boxes: np.ndarray, clip: np.ndarray, second
     return (2 * np.maximum(largest, pixels * 0.9) / side).clip(0.2, 4.0).astype(np.float32)
 
 
-def _extent(lines: np.ndarray) -> np.ndarray:
+def _extent(lines: Any) -> np.ndarray:
     """Distance from the first to the last true entry: (N, S) bool -> (N,)."""
     first = lines.argmax(1)
     last = lines.shape[1] - lines[:, ::-1].argmax(1)
@@ -233,7 +234,7 @@ def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = (x - mean) * rng.uniform(0.6, 1.4) + mean * rng.uniform(0.6, 1.4)
     x *= rng.uniform(0.8, 1.2, 3).astype(np.float32)
     if rng.random() < 0.2:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.0))
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.0)).astype(np.float32)
     if rng.random() < 0.4:
         x += rng.normal(0, rng.uniform(1, 12), x.shape).astype(np.float32)
     return x.clip(0, 255).astype(np.uint8)

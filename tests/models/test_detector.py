@@ -12,7 +12,7 @@ def test_output_shapes_and_ranges():
     assert out.keypoints.shape == (2, 5, 3) and out.heatmaps.shape == (2, 5, 16, 16)
     assert out.confidence.shape == (2, 5)
     assert out.keypoints.abs().max() <= 1
-    assert 0 <= out.confidence.min() and out.confidence.max() <= 1
+    assert out.confidence.min() >= 0 and out.confidence.max() <= 1
     torch.testing.assert_close(out.heatmaps.exp().sum((2, 3)), torch.ones(2, 5))
 
 

@@ -24,7 +24,7 @@ from streampose.errors import VideoError
 from streampose.formats.coco import CocoWriter
 from streampose.formats.parquet import ParquetWriter
 from streampose.runtime.draw import draw_skeletons
-from streampose.runtime.find import Finder, open_finder
+from streampose.runtime.find import Finder, Found
 from streampose.runtime.pipeline import read_ahead
 from streampose.runtime.predictor import Predictor, load_predictor
 from streampose.structures import Keypoints
@@ -120,10 +120,11 @@ def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> 
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
             write = _open_writers(job, video, stack)
-            finder = open_finder(job.path, video.probe, job.predictor, max_subjects)
+            finder = Finder(job.path, job.predictor, max_subjects)
             depth = _queue_depth(video)
             decoded = stack.enter_context(read_ahead(video.frames(), depth))
-            annotated = stack.enter_context(read_ahead(find_poses(decoded, finder, job.predictor, batch), depth))
+            found = finder.find(decoded, video.probe.fps)
+            annotated = stack.enter_context(read_ahead(find_poses(found, job.predictor, batch), depth))
             smoother = Smoother() if job.smooth else None
             bar = stack.enter_context(progress(label, video.probe.frames_estimate))
             for result in annotated:
@@ -148,35 +149,34 @@ def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> 
     return entry
 
 
-def find_poses(frames: Iterator[Frame], finder: Finder, predictor: Predictor, batch: int) -> Iterator[Annotated]:
-    """Find the subjects in each frame and their keypoints, frame by frame in order.
+def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iterator[Annotated]:
+    """The keypoints in each frame, in order.
 
-    Frames wait until `batch` crops are together, unless the finder follows the keypoints from frame to frame.
+    Frames wait until `batch` crops are together, unless the next boxes depend on these keypoints.
     """
-    waiting: list[tuple[Frame, list[int], np.ndarray]] = []
+    waiting: list[Found] = []
     crops: list[np.ndarray] = []
 
     def infer() -> Iterator[Annotated]:
         shape = (0, predictor.input_size, predictor.input_size, 3)
         keypoints, confidence = predictor.predict_crops(np.stack(crops) if crops else np.zeros(shape, np.uint8))
         at = 0
-        for frame, ids, boxes in waiting:
-            part = slice(at, at + len(ids))
-            found = predictor.to_source(keypoints[part], confidence[part], boxes)
-            at += len(ids)
-            keep = finder.update(found)
-            if not keep.all():
-                found = Keypoints(found.xy[keep], found.confidence[keep], None if found.z is None else found.z[keep])
-                ids, boxes = [id for id, kept in zip(ids, keep, strict=True) if kept], boxes[keep]
-            yield Annotated(frame, found, ids, boxes)
+        for item in waiting:
+            part = slice(at, at + len(item.ids))
+            at += len(item.ids)
+            poses = predictor.to_source(keypoints[part], confidence[part], item.boxes)
+            if item.follower is not None and not item.follower.update(poses):
+                nobody = predictor.to_source(keypoints[:0], confidence[:0], item.boxes[:0])
+                yield Annotated(item.frame, nobody, [], item.boxes[:0])
+            else:
+                yield Annotated(item.frame, poses, item.ids, item.boxes)
         waiting.clear()
         crops.clear()
 
-    for frame in frames:
-        ids, boxes = finder.find(frame)
-        waiting.append((frame, ids, boxes))
-        crops += [frame.crop(box, predictor.input_size) for box in boxes]
-        if finder.follows or len(crops) >= batch or len(waiting) >= batch:
+    for item in found:
+        waiting.append(item)
+        crops += [item.frame.crop(box, predictor.input_size) for box in item.boxes]
+        if item.follower is not None or len(crops) >= batch or len(waiting) >= batch:
             yield from infer()
     yield from infer()
 

@@ -1,86 +1,300 @@
-"""Where the subjects are in each frame of a video, so that the model knows where to look."""
+"""Where the subjects are in each frame of a video, so that the model knows where to look.
+
+Before a static camera they are what differs from the empty scene, followed as `ingest` follows them; elsewhere the
+model looks at the whole frame and then follows the box that its own keypoints give. Which of the two is decided for each
+shot.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from streampose.geometry.crop import square_box
+from streampose.masks.background import Background, BackgroundModel, learn_background, model_size, same_view
 from streampose.runtime.predictor import Predictor, box_from_keypoints
 from streampose.structures import Keypoints
-from streampose.video.decode import Frame, Probe
+from streampose.tracking.association import Tracker
+from streampose.tracking.boxes import steady_square
+from streampose.video.decode import Frame, open_video
 from streampose.video.shots import ShotDetector
 
+SAMPLES = 20  # pictures of a video from which its scenes are learnt
+LEAST_SAMPLES = 4  # of one scene; with fewer, its background is not known
+SEQUENTIAL_FRAMES = 2000  # a video of at most so many frames is sampled by reading it, a longer one by seeking
+LOOK_SECONDS = 0.1  # between two looks at what moves; boxes in between are interpolated
+AHEAD = 3  # looks before and after, over which a box is steadied
+LEAST_LOOKS = 3  # a subject seen more rarely among those is noise
+MOST_FOREGROUND = 0.5  # share of the picture; more is not subjects but a camera that moved
+LOST_LOOKS = 5  # looks with too much foreground in a row after which the shot counts as moving
 MIN_CONFIDENCE = 0.1  # mean over the joints, under which a followed subject counts as lost
 PATIENCE = 5  # frames that a followed subject may be lost before it is given up
 BOX_STEP = 0.4  # how far a followed box moves towards the one that its keypoints give, each frame
 
 
-class Finder(Protocol):
-    """Finds the subjects frame by frame, in order.
+@dataclass(frozen=True)
+class Found:
+    """Where to look in one frame.
 
     Attributes:
-        follows: True where `find` needs the keypoints of the frame before.
-        note: what the user should know about how well it worked; empty where all is well.
+        ids: N track numbers.
+        boxes: (N, 4) square boxes, padding included, edges in source pixels.
+        follower: set where the boxes of the next frame depend on the keypoints of this one, which it must be told.
     """
 
-    follows: bool
-    note: str
-
-    def find(self, frame: Frame) -> tuple[list[int], np.ndarray]:
-        """Track numbers of N subjects and their (N, 4) square boxes, edges in source pixels."""
-
-    def update(self, keypoints: Keypoints) -> np.ndarray:
-        """Take the keypoints found in the N boxes of one frame: (N,) bool, which of them show a subject."""
+    frame: Frame
+    ids: list[int]
+    boxes: np.ndarray
+    follower: Follower | None = None
 
 
-def open_finder(path: Path, probe: Probe, predictor: Predictor, max_subjects: int) -> Finder:
-    """The way to find subjects that suits a video."""
-    return FollowFinder(probe, predictor)
+@dataclass(frozen=True)
+class Scene:
+    """One view of a static camera, as learnt from samples of the whole video."""
+
+    background: Background
+    samples: np.ndarray
 
 
-class FollowFinder:
-    """One subject: look at the whole frame, then follow the box that its own keypoints give."""
+def survey_scenes(path: Path, samples: int = SAMPLES) -> list[Scene]:
+    """Look through a video for the views that its camera keeps.
 
-    follows = True
-
-    def __init__(self, probe: Probe, predictor: Predictor):
-        self.note = ""
-        self._predictor = predictor
-        self._whole = square_box(np.array([0, 0, probe.width, probe.height], np.float32))
-        self._box: np.ndarray | None = None
-        self._track, self._lost_frames = 0, 0
-        self._shots = ShotDetector(probe.fps)
-
-    def find(self, frame: Frame) -> tuple[list[int], np.ndarray]:
-        if self._shots.update(_thumbnail(frame)):
-            self._give_up()
-        box = self._whole if self._box is None else self._box
-        return [self._track], box[None].astype(np.float32)
-
-    def update(self, keypoints: Keypoints) -> np.ndarray:
-        skeleton, padding = self._predictor.skeleton, self._predictor.padding
-        found = None
-        if keypoints.confidence[0].mean() >= MIN_CONFIDENCE:
-            found = box_from_keypoints(keypoints.xy[0], keypoints.confidence[0], skeleton, padding)
-        if found is not None:
-            step = 1.0 if self._box is None else BOX_STEP
-            before = found if self._box is None else self._box
-            self._box, self._lost_frames = before + step * (found - before), 0
+    Returns:
+        The scenes of which there are enough samples; none where the camera moves.
+    """
+    with open_video(path) as video:
+        probe = video.probe
+        size = model_size(probe.width, probe.height)
+        known, duration = probe.frames_estimate, probe.duration_seconds
+        pictures: list[np.ndarray] = []
+        if known and duration and known > SEQUENTIAL_FRAMES:
+            for n in range(samples):
+                frame = next(video.frames(duration * (n + 0.5) / samples), None)
+                if frame is not None:
+                    pictures.append(frame.small(size))
         else:
-            self._lost_frames += 1
-            if self._lost_frames > PATIENCE or self._box is None:
-                self._give_up()
-        return np.array([found is not None])
+            step = max(1, (known or SEQUENTIAL_FRAMES) // samples)
+            pictures = [frame.small(size) for frame in video.frames() if frame.index % step == step // 2]
+            pictures = pictures[:: max(1, len(pictures) // samples)]  # where the container did not know its length
+    groups: list[list[np.ndarray]] = []
+    for picture in pictures:
+        for group in groups:
+            if same_view(group[-1], picture) or same_view(group[0], picture):
+                group.append(picture)
+                break
+        else:
+            groups.append([picture])
+    stacks = [np.stack(group) for group in groups if len(group) >= min(LEAST_SAMPLES, len(pictures))]
+    return [Scene(learn_background(stack), stack) for stack in stacks]
 
-    def _give_up(self) -> None:
-        if self._box is not None:
-            self._box, self._track = None, self._track + 1
-        self._lost_frames = 0
+
+class Finder:
+    """Finds the subjects of a video.
+
+    Args:
+        path: the video.
+        max_subjects: how many are followed at once.
+
+    Attributes:
+        note: what the user should know about how it went; empty where all is well.
+    """
+
+    def __init__(self, path: Path, predictor: Predictor, max_subjects: int = 4):
+        self._predictor, self._max_subjects = predictor, max_subjects
+        self._scenes = survey_scenes(path)
+        self._next_id = 0
+        self._fps = 25.0
+        self._frames = self._followed = 0
+
+    @property
+    def note(self) -> str:
+        if 10 * self._followed < self._frames:
+            return ""
+        share = round(100 * self._followed / self._frames)
+        return f"the camera moves in {share} % of the frames: one subject was followed there from the whole picture"
+
+    def find(self, frames: Iterator[Frame], fps: float) -> Iterator[Found]:
+        """Say for each frame, in order, where its subjects are; a few frames are held back to look ahead."""
+        self._fps = fps
+        for shot in self._shots(frames, max(1, round(LOOK_SECONDS * fps))):
+            yield from shot
+
+    def _shots(self, frames: Iterator[Frame], stride: int) -> Iterator[Iterator[Found]]:
+        """One iterator of results a shot, to be read to its end before the next."""
+        looks = _Looks(frames, stride, self._fps)
+        while looks.begin_shot():
+            scene = self._matching_scene(looks.first)
+            if scene is None:
+                yield self._follow(looks)
+            else:
+                yield self._track(looks, scene)
+
+    def _matching_scene(self, frame: Frame) -> Scene | None:
+        if not self._scenes:
+            return None
+        small = frame.small(model_size(*frame.size))
+        return next((scene for scene in self._scenes if same_view(scene.background.image, small)), None)
+
+    def _track(self, looks: _Looks, scene: Scene) -> Iterator[Found]:
+        """Static camera: foreground, tracker, and boxes steadied over the looks around."""
+        background = BackgroundModel("mog2", scene.background, scene.samples)
+        tracker = Tracker(self._max_subjects, max_missed=max(3, round(0.5 / LOOK_SECONDS)))
+        numbers: dict[int, int] = {}
+        window: deque[_Look] = deque()
+        at, crowded = 0, 0  # which look of the window is to be given out next
+        for group in looks:
+            small = group[0].small(model_size(*group[0].size))
+            mask = background.apply(small)
+            crowded = crowded + 1 if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size else 0
+            boxes = {} if crowded else self._tight_boxes(tracker, mask, small, group[0].size)
+            window.append(_Look(group, boxes))
+            if len(window) - at > AHEAD + 1:
+                yield from self._give_out(window, at, numbers)
+                at += 1
+                if at > AHEAD:
+                    window.popleft()
+                    at -= 1
+            if crowded > LOST_LOOKS:
+                break
+        for rest in range(at, len(window)):
+            yield from self._give_out(window, rest, numbers)
+        if crowded > LOST_LOOKS:
+            yield from self._follow(looks)
+
+    def _tight_boxes(
+        self, tracker: Tracker, mask: np.ndarray, small: np.ndarray, size: tuple[int, int]
+    ) -> dict[int, np.ndarray]:
+        """Track number -> (4,) tight box in source pixels."""
+        scale = np.array([size[0] / mask.shape[1], size[1] / mask.shape[0]] * 2, np.float32)
+        return {track.id: track.box * scale for track in tracker.update(mask, small) if track.seen}
+
+    def _give_out(self, window: deque[_Look], at: int, numbers: dict[int, int]) -> Iterator[Found]:
+        """The frames from one look up to the next one."""
+        look, after = window[at], window[at + 1] if at + 1 < len(window) else None
+        start = self._squares(window, at)
+        end = self._squares(window, at + 1) if after else {}
+        for n, frame in enumerate(look.frames):
+            weight = n / len(look.frames)
+            boxes = {}
+            for track, square in start.items():
+                if track in end:
+                    boxes[track] = (1 - weight) * square + weight * end[track]
+                elif n == 0 or after is None:
+                    boxes[track] = square
+            ids = [self._number(track, numbers) for track in boxes]
+            self._frames += 1
+            yield Found(frame, ids, np.array(list(boxes.values()), np.float32).reshape(-1, 4))
+
+    def _squares(self, window: deque[_Look], at: int) -> dict[int, np.ndarray]:
+        """Track -> (4,) steady square in source pixels, for the tracks that are seen now and often enough around."""
+        around = range(max(0, at - AHEAD), min(len(window), at + AHEAD + 1))
+        nothing = np.full(4, np.nan, np.float32)
+        squares = {}
+        for track in window[at].boxes:
+            boxes = np.stack([window[n].boxes.get(track, nothing) for n in around])
+            if (~np.isnan(boxes[:, 0])).sum() >= min(LEAST_LOOKS, len(window)):
+                squares[track] = steady_square(boxes, at - around.start, self._predictor.padding)
+        return squares
+
+    def _number(self, track: int, numbers: dict[int, int]) -> int:
+        """The number of a tracker's track in the whole video."""
+        if track not in numbers:
+            numbers[track] = self._next_id
+            self._next_id += 1
+        return numbers[track]
+
+    def _follow(self, looks: _Looks) -> Iterator[Found]:
+        """Moving camera: the whole frame, then the box of the subject's own keypoints."""
+        follower: Follower | None = None
+        for group in looks:
+            for frame in group:
+                if follower is None:
+                    follower = Follower(frame.size, self._predictor, self._next_id)
+                self._frames, self._followed = self._frames + 1, self._followed + 1
+                yield Found(frame, [follower.track], follower.box[None], follower)
+        if follower is not None:
+            self._next_id = follower.track + 1
 
 
-def _thumbnail(frame: Frame) -> np.ndarray:
-    width, height = frame.size
-    return frame.small((64, max(1, round(64 * height / width))))
+class Follower:
+    """One subject, found in the whole frame and then followed by its own keypoints.
+
+    Attributes:
+        track: the subject's number.
+        box: (4,) where to look next.
+    """
+
+    def __init__(self, size: tuple[int, int], predictor: Predictor, track: int):
+        self._predictor = predictor
+        self._whole = square_box(np.array([0, 0, *size], np.float32))
+        self.track, self.box = track, self._whole
+        self._has_subject, self._lost_frames = False, 0
+
+    def update(self, keypoints: Keypoints) -> bool:
+        """Take the keypoints that were found in `box`; whether they show a subject."""
+        xy, confidence = keypoints.xy[0], keypoints.confidence[0]
+        found = None
+        if confidence.mean() >= MIN_CONFIDENCE:
+            found = box_from_keypoints(xy, confidence, self._predictor.skeleton, self._predictor.padding)
+        if found is not None:
+            self.box = self.box + BOX_STEP * (found - self.box) if self._has_subject else found
+            self._has_subject, self._lost_frames = True, 0
+            return True
+        self._lost_frames += 1
+        if self._has_subject and self._lost_frames > PATIENCE:
+            self.track, self.box, self._has_subject = self.track + 1, self._whole, False
+        return False
+
+
+@dataclass
+class _Look:
+    """A frame that was looked at, those up to the next look, and what was seen: track -> (4,) tight box."""
+
+    frames: list[Frame]
+    boxes: dict[int, np.ndarray] = field(default_factory=dict)
+
+
+class _Looks:
+    """Cuts the frames into shots, and those into groups that begin with the frame to look at.
+
+    Iterating gives the groups of the current shot; `begin_shot` goes on to the next one.
+    """
+
+    def __init__(self, frames: Iterator[Frame], stride: int, fps: float):
+        self._frames, self._stride = frames, stride
+        self._cuts = ShotDetector(fps)
+        self._next: Frame | None = None
+        self._new_shot = True
+
+    @property
+    def first(self) -> Frame:
+        """The frame that the shot begins with."""
+        assert self._next is not None
+        return self._next
+
+    def begin_shot(self) -> bool:
+        """Whether there is another shot."""
+        if self._next is None:
+            self._advance()
+        self._new_shot = False
+        return self._next is not None
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        while self._next is not None and not self._new_shot:
+            group: list[Frame] = []
+            while self._next is not None and not self._new_shot and len(group) < self._stride:
+                group.append(self._next)
+                self._advance()
+            yield group
+
+    def _advance(self) -> None:
+        self._next = next(self._frames, None)
+        if self._next is not None:
+            width, height = self._next.size
+            scale = 64 / max(width, height)
+            thumbnail = self._next.small((max(32, round(width * scale)), max(32, round(height * scale))), gray=True)
+            self._new_shot = self._cuts.update(thumbnail) or self._new_shot

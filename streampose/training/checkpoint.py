@@ -5,7 +5,7 @@
         ema.safetensors        the running average of the detector, named detector.<tensor>
         optimiser.safetensors  the optimiser's tensors, named <parameter>|<slot>
         state.json             step, seed, plan, precision, scalars of the optimiser
-    run_dir/checkpoints/best.json   {"step", "score"}: the step with the best label-free score so far
+    run_dir/checkpoints/scores.json   {"best", "last": {"step", "score"}}: label-free scores, higher is better
 
 Nothing is pickled, so a run from a stranger is safe to open.
 """
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from streampose.errors import TrainingError
 
 KEPT = 2  # the newest checkpoints; the best one is kept beside them
+CLEARLY_BETTER = 0.05  # in label-free score: less than that does not speak for an older checkpoint
 FILES = ("model.safetensors", "ema.safetensors", "optimiser.safetensors", "state.json")
 
 
@@ -117,7 +118,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(folder: Path, *, best: bool = False) -> Path:
-    """The newest (or the best scored) checkpoint of a run; a checkpoint folder is returned as it is.
+    """The newest checkpoint of a run; a checkpoint folder is returned as it is.
+
+    Args:
+        best: take an older one whose label-free score is clearly better. Small differences say little, because the
+            later stages of a method change what they trade against each other.
 
     Raises:
         TrainingError: there is none.
@@ -128,9 +133,10 @@ def find_checkpoint(folder: Path, *, best: bool = False) -> Path:
     found = _complete(folder / "checkpoints")
     if not found:
         raise TrainingError(f"{folder}: no checkpoint in it; name a folder that `streampose selftrain` made")
-    if best and (score := read_best(folder)) is not None:
-        chosen = folder / "checkpoints" / f"step_{score['step']:08d}"
-        if chosen in found:
+    scores = read_scores(folder)
+    if best and "best" in scores and scores["last"]["step"] == _step_of(found[-1]):
+        chosen = folder / "checkpoints" / f"step_{scores['best']['step']:08d}"
+        if chosen in found and scores["best"]["score"] > scores["last"]["score"] + CLEARLY_BETTER:
             return chosen
     return found[-1]
 
@@ -192,17 +198,21 @@ def load_networks(folder: Path) -> dict[str, dict[str, Tensor]]:
     return networks
 
 
-def read_best(run_dir: Path) -> dict[str, Any] | None:
-    """`{"step", "score"}` of the best scored checkpoint so far, None where none was scored."""
+def read_scores(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """`{"best": {"step", "score"}, "last": {"step", "score"}}`; empty where no checkpoint was scored."""
     try:
-        return json.loads((Path(run_dir) / "checkpoints" / "best.json").read_text(encoding="utf-8"))
+        return json.loads((Path(run_dir) / "checkpoints" / "scores.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        return {}
 
 
-def write_best(run_dir: Path, step: int, score: float) -> None:
-    """Note that the checkpoint of this step is the best so far."""
-    write_json(Path(run_dir) / "checkpoints" / "best.json", {"step": step, "score": score})
+def write_score(run_dir: Path, step: int, score: float) -> None:
+    """Note the score of the checkpoint of this step, and whether it is the best so far (of the steps up to it)."""
+    entry, scores = {"step": step, "score": score}, read_scores(run_dir)
+    best = scores.get("best")
+    if best is None or best["step"] > step or score > best["score"]:
+        best = entry
+    write_json(Path(run_dir) / "checkpoints" / "scores.json", {"best": best, "last": entry})
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -219,11 +229,15 @@ def _complete(root: Path) -> list[Path]:
     return sorted(folder for folder in root.glob("step_*") if all((folder / name).is_file() for name in FILES))
 
 
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
 def _drop_old(root: Path) -> None:
     kept = set(_complete(root)[-KEPT:])
-    best = read_best(root.parent)
-    if best is not None:
-        kept.add(root / f"step_{best['step']:08d}")
+    scores = read_scores(root.parent)
+    if "best" in scores:
+        kept.add(root / f"step_{scores['best']['step']:08d}")
     for folder in root.iterdir():
         if folder.is_dir() and folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)

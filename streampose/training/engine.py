@@ -27,10 +27,9 @@ from streampose.training.checkpoint import (
     find_checkpoint,
     has_checkpoint,
     load_checkpoint,
-    read_best,
     restore,
     save_checkpoint,
-    write_best,
+    write_score,
 )
 from streampose.training.devices import World, autocast, choose_device, choose_precision, join_world
 from streampose.training.log import RunLog
@@ -173,9 +172,8 @@ def train(
         folder = save_checkpoint(run_dir, step, task.networks, averaged, optimiser, state)
         if score is not None:
             value = float(score(average.eval()))
-            best = read_best(run_dir)
-            if math.isfinite(value) and (best is None or value > best["score"]):
-                write_best(run_dir, step, value)
+            if math.isfinite(value):
+                write_score(run_dir, step, value)
             assert log is not None
             log.entry({"step": step, "stage": task.stage(max(step - 1, 0)), "score": value})
         return folder
@@ -230,7 +228,7 @@ def train(
                 now = time.monotonic()
                 last = {"loss": loss, "terms": dict(zip(terms, values, strict=True))}
                 bar.advance(1, note=f"{task.stage(step - 1)}  loss {loss:.4f}")
-                if log is not None and step % log_every == 0:
+                if log is not None and (step % log_every == 0 or step == task.total_steps):
                     rate = (step - window[1]) / max(now - window[0], 1e-9)
                     window = (now, step)
                     entry = {"step": step, "stage": task.stage(step - 1), **last, "weights": weights}

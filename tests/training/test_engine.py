@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from streampose.errors import TrainingError
-from streampose.training.checkpoint import find_checkpoint, read_best
+from streampose.training.checkpoint import find_checkpoint, read_scores
 from streampose.training.devices import choose_device
 from streampose.training.engine import train, weighted_sum
 from streampose.training.log import read_log
@@ -102,14 +102,14 @@ def test_resume_equals_not_having_stopped(tmp_path):
 
 
 def test_killed_and_resumed_equals_not_having_stopped(tmp_path):
-    command = [sys.executable, str(TOY)]
-    subprocess.run([*command, str(tmp_path / "whole"), "40"], check=True, timeout=120, capture_output=True)
-    process = subprocess.Popen([*command, str(tmp_path / "parts"), "40", "--pause", "0.05"], stdout=subprocess.DEVNULL)
+    train(ToyTask(40), run_dir=tmp_path / "whole", save_every=5, **QUIET)
+    command = [sys.executable, str(TOY), str(tmp_path / "parts"), "40", "--pause", "0.05"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     wait_for(lambda: (tmp_path / "parts" / "checkpoints" / "step_00000010").is_dir())
     process.kill()
     process.wait()
     assert not (tmp_path / "parts" / "checkpoints" / "step_00000040").exists()
-    subprocess.run([*command, str(tmp_path / "parts"), "40", "--resume"], check=True, timeout=120, capture_output=True)
+    train(ToyTask(40), run_dir=tmp_path / "parts", save_every=5, resume=True, **QUIET)
     assert_identical(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -212,7 +212,14 @@ def test_the_best_scored_checkpoint_is_kept(tmp_path):
         "step_00000020",
         "step_00000025",
     ]
-    assert read_best(tmp_path) == {"step": 10, "score": 0.9}
+    assert read_scores(tmp_path) == {"best": {"step": 10, "score": 0.9}, "last": {"step": 25, "score": 0.3}}
+    assert find_checkpoint(tmp_path, best=True).name == "step_00000010"
+    assert find_checkpoint(tmp_path).name == "step_00000025"
+
+
+def test_a_slightly_better_score_does_not_speak_for_an_older_checkpoint(tmp_path):
+    scores = iter([0.52, 0.5])
+    train(ToyTask(10), run_dir=tmp_path, save_every=5, score=lambda detector: next(scores), **QUIET)
     assert find_checkpoint(tmp_path, best=True).name == "step_00000010"
 
 

@@ -1,0 +1,384 @@
+"""Self-train a model on a store: train, measure on frames that were held out, export, and promote what is better."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from streampose import __version__
+from streampose.config import Strict, load_config, load_skeleton, read_yaml, skeleton_from_dict, skeleton_to_dict
+from streampose.console import logger
+from streampose.errors import BundleError, ConfigError, StoreError, TrainingError
+from streampose.evaluate import Predict, measure_label_free, predict_clips
+from streampose.export import PADDING, export
+from streampose.methods.mask import MaskConfig, load_mask_config, make_task
+from streampose.runtime.predictor import load_predictor
+from streampose.runtime.torch import CropsToKeypoints
+from streampose.store.reader import ClipInfo, StoreReader
+from streampose.structures import Skeleton
+from streampose.training.checkpoint import find_checkpoint, load_networks
+from streampose.training.devices import choose_device, join_world
+from streampose.training.engine import Task, train
+from streampose.training.initialise import initialise
+from streampose.training.log import write_git
+
+HELD_OUT_SHARE = 0.1  # the end of every clip is not trained on
+SHORTEST_CLIP = 30  # frames; shorter clips are trained on as a whole
+MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
+MAX_SCORED = 96
+
+
+class Method(NamedTuple):
+    """One way to self-train: its settings, how they are read, and what makes the engine's task of a store."""
+
+    schema: type[Strict]
+    load: Callable[[str, Path | None, list[str]], Any]
+    make_task: Callable[[StoreReader, Skeleton, Any, torch.device], Task]
+
+
+METHODS = {"mask": Method(MaskConfig, load_mask_config, make_task)}
+
+
+def selftrain(
+    *,
+    store: Path = Path("store.zarr"),
+    method: str = "mask",
+    preset: str = "small",
+    skeleton: str | None = None,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    out: Path = Path("runs"),
+    models: Path = Path("models"),
+    max_minutes: float | None = None,
+    resume: Path | bool = False,
+    init: Path | None = None,
+    force_promote: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Train a pose model on a store without labels, and make it the current model if it is better.
+
+    The end of every clip is held out; the model and the current one are compared on it by `free/score`.
+
+    Args:
+        store: what `streampose ingest` made.
+        method, preset, config, overrides: what is trained and how; see configs/methods/.
+        skeleton: another skeleton than the store's.
+        out: the run's folder is made in it.
+        models: `current` in it is what the other commands use; the one before stays as `previous`.
+        max_minutes: of all this, evaluation and export included; the schedule is fitted to it.
+        resume: continue the last run in `out`, or the run in this folder, with its own configuration.
+        init: run or bundle whose weights to start from; joints are matched by name.
+        force_promote: make it the current model even if it measures worse.
+        seed, device, precision: as the engine takes them; the seed is overruled by `--set seed=`.
+
+    Returns:
+        {"run", "method", "checkpoint", "promoted", "metrics", "metrics_before", "bundle", "seconds"}
+
+    Raises:
+        StoreError: no store, or nothing in it. ConfigError: wrong settings. TrainingError: see `training.engine`.
+        KeyboardInterrupt: interrupted; a checkpoint is saved, and `resume` goes on.
+    """
+    began = time.monotonic()
+    world = join_world(chosen := choose_device(device))
+    if resume:
+        run_dir = last_run(Path(out)) if resume is True else Path(resume)
+        method, settings, shape, seed, init, store = read_run(run_dir)
+        whole = open_reader(store)
+    else:
+        whole = open_reader(Path(store))
+        if method not in METHODS:
+            raise ConfigError(f"--method {method}: unknown; choose {', '.join(METHODS)}")
+        settings = METHODS[method].load(preset, config, [f"seed={seed}", *overrides])
+        seed = settings.seed
+        shape = whole.skeleton if skeleton is None else load_skeleton(skeleton)
+        run_dir = Path(world.same(str(new_run(Path(out), method) if world.rank == 0 else "")))
+        if world.rank == 0:
+            write_run(run_dir, method, settings, shape, whole, seed=seed, init=init, preset=preset)
+
+    held_out = choose_held_out(whole.clips())
+    reader = TrainingPart(whole.path, held_out)
+    torch.manual_seed(seed)
+    task = METHODS[method].make_task(reader, shape, settings, chosen)
+    if init is not None:
+        logger.info("%s: starts from %s", init, initialise(task.networks, init, shape.joints))
+    size = settings.input_size
+    measured = limit(held_out or [(clip, 0, clip.num_frames) for clip in whole.clips()], MAX_HELD_OUT)
+    scored = limit(measured, MAX_SCORED)
+    if not held_out:
+        logger.warning("%s: too short to hold frames out; measured on frames that it is trained on", whole.path)
+
+    def score(detector: nn.Module) -> float:
+        return measure(_eager(detector, shape, size, chosen), size, shape, whole, scored)["free/score"]
+
+    task.networks.to(chosen)
+    before: dict[str, Any] = {"model": "untrained"}
+    before |= measure(_eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    logger.info(
+        "%s: %s %s, %d joints, %d frames in %d clips, on %s",
+        run_dir, method, type(settings).__name__, shape.num_joints, sum(c.num_frames for c in reader.clips()),
+        len(reader.clips()), chosen,
+    )  # fmt: skip
+    trained = train(
+        task, run_dir=run_dir, device=str(chosen), precision=precision, seed=seed, resume=bool(resume), score=score,
+        max_minutes=None if max_minutes is None else training_minutes(max_minutes, time.monotonic() - began),
+    )  # fmt: skip
+    result: dict[str, Any] = {"run": str(run_dir), "method": method, "checkpoint": str(trained.checkpoint)}
+    if world.rank != 0:
+        return {**result, "promoted": False, "metrics": {}, "seconds": round(time.monotonic() - began, 1)}
+
+    checkpoint = find_checkpoint(run_dir, best=True)
+    task.networks["detector"].load_state_dict(load_networks(checkpoint)["detector"])
+    metrics = measure(_eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    bundle = run_dir / "bundle"
+    exported = export(run=checkpoint, out=bundle, metrics=metrics)
+    logger.info("%s: free/score %.3f, untrained %.3f", run_dir, metrics["free/score"], before["free/score"])
+    promoted, before = promote(bundle, Path(models), metrics, shape, whole, measured, before, force=force_promote)
+    return {
+        **result,
+        "checkpoint": str(checkpoint),
+        "promoted": promoted,
+        "metrics": metrics,
+        "metrics_before": before,
+        "bundle": str(bundle),
+        "parity_px": exported["parity_px"],
+        "stopped": trained.stopped,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- run folders
+
+
+def new_run(out: Path, method: str) -> Path:
+    """Make `out/<YYYYmmdd-HHMMSS>-<method>/`; with a number where that is taken."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{method}"
+    for number in range(1, 1000):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise TrainingError(f"{out}: too many runs in one second")
+
+
+def last_run(out: Path) -> Path:
+    """The newest run in a folder.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    runs = sorted(path.parent for path in out.glob("*/config.yaml"))
+    if not runs:
+        raise TrainingError(f"{out}: no run to resume; start one without --resume")
+    return runs[-1]
+
+
+def write_run(
+    run_dir: Path,
+    method: str,
+    settings: Strict,
+    skeleton: Skeleton,
+    reader: StoreReader,
+    *,
+    seed: int,
+    init: Path | None,
+    preset: str,
+) -> None:
+    """Write config.yaml (all that a resume, an export and a reader need) and git.txt."""
+    values = {
+        "method": method,
+        "preset": getattr(settings, "detector", preset),  # the size of the network, which the export builds again
+        "input_size": getattr(settings, "input_size", reader.crop_size),
+        "padding": float(reader.attributes.get("padding", PADDING)),
+        "seed": seed,
+        "store": str(reader.path),
+        "init": None if init is None else str(init),
+        "made": {
+            "preset": preset,
+            "streampose": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        },
+        "skeleton": skeleton_to_dict(skeleton),
+        "settings": settings.model_dump(mode="json"),
+    }
+    temporary = run_dir / ".config.yaml.writing"
+    temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(run_dir / "config.yaml")
+    write_git(run_dir)
+
+
+def read_run(run_dir: Path) -> tuple[str, Any, Skeleton, int, Path | None, Path]:
+    """Method, settings, skeleton, seed, --init and store of a run, from its config.yaml.
+
+    Raises:
+        ConfigError: missing, damaged, or of a method that this version does not have.
+    """
+    path = run_dir / "config.yaml"
+    values = read_yaml(path)
+    method = values.get("method")
+    if method not in METHODS:
+        raise ConfigError(f"{path}: method {method!r} is not one of {', '.join(METHODS)}")
+    settings = load_config(METHODS[method].schema, base=values.get("settings", {}))
+    skeleton = skeleton_from_dict(values.get("skeleton", {}), f"{path}: skeleton")
+    init, store = values.get("init"), Path(values.get("store", "store.zarr"))
+    return method, settings, skeleton, int(values.get("seed", 0)), None if init is None else Path(init), store
+
+
+def open_reader(store: Path) -> StoreReader:
+    """Open a store that there must be clips in.
+
+    Raises:
+        StoreError: there is none, or no clip in it.
+    """
+    if not store.exists():
+        raise StoreError(f"{store}: no store there; run `streampose ingest ./videos` first")
+    reader = StoreReader(store)
+    if not reader.clips():
+        raise StoreError(f"{store}: no clip in it; `streampose inspect {store}` says why each video gave none")
+    return reader
+
+
+def training_minutes(max_minutes: float, used_seconds: float) -> float:
+    """What of the user's time is left to train in, when evaluation and export get their share."""
+    reserve = min(1.0, 0.1 * max_minutes)
+    return max(max_minutes - used_seconds / 60 - reserve, 0.05 * max_minutes)
+
+
+# ------------------------------------------------------------------------------------------------------ held-out frames
+
+
+def choose_held_out(clips: Sequence[ClipInfo]) -> list[tuple[ClipInfo, int, int]]:
+    """(clip, first, end) of the last tenth of every clip that is long enough."""
+    return [
+        (clip, clip.num_frames - max(3, round(HELD_OUT_SHARE * clip.num_frames)), clip.num_frames)
+        for clip in clips
+        if clip.num_frames >= SHORTEST_CLIP
+    ]
+
+
+def limit(ranges: Sequence[tuple[ClipInfo, int, int]], frames: int) -> list[tuple[ClipInfo, int, int]]:
+    """At most so many frames: fewer ranges where there are many, evenly picked, and each of them cut short."""
+    count = max(1, min(len(ranges), frames // 12))
+    kept = [ranges[i] for i in np.unique(np.linspace(0, len(ranges) - 1, count).round().astype(int))] if ranges else []
+    return [(clip, first, min(end, first + frames // count)) for clip, first, end in kept]
+
+
+class TrainingPart(StoreReader):
+    """A store without the frames that are held out; they are at the ends of clips, so that positions stay."""
+
+    def __init__(self, path: Path, held_out: Sequence[tuple[ClipInfo, int, int]]):
+        super().__init__(path)
+        for clip, first, _ in held_out:
+            self._clips[clip.id] = replace(self._clips[clip.id], num_frames=first)
+
+    def pairs(self) -> dict[str, np.ndarray]:
+        """As in a store, without the pairs that reach into held-out frames."""
+        pairs = super().pairs()
+        ends = np.array([self._clips[name].num_frames for name in pairs["clip"]], int)
+        kept = np.maximum(pairs["i"], pairs["j"]) < ends
+        return {name: values[kept] for name, values in pairs.items()}
+
+    def times(self, clip_id: str) -> np.ndarray:
+        """As in a store, of the frames that are left."""
+        return super().times(clip_id)[: self._clip(clip_id).num_frames]
+
+
+def measure(
+    predict: Predict,
+    input_size: int,
+    skeleton: Skeleton,
+    reader: StoreReader,
+    ranges: Sequence[tuple[ClipInfo, int, int]],
+) -> dict[str, float]:
+    """The label-free metrics of a model on parts of clips; a score of zero where no frame has a mask."""
+    found = list(predict_clips(predict, input_size, skeleton, reader, ranges))
+    return {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}
+
+
+def _eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torch.device) -> Predict:
+    """A detector in PyTorch as a function of crops."""
+    module = CropsToKeypoints(detector, skeleton, input_size)
+
+    def predict(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        training = detector.training
+        detector.eval()
+        with torch.inference_mode():
+            keypoints, confidence = module(torch.from_numpy(np.ascontiguousarray(crops)).to(device))
+        detector.train(training)
+        return keypoints.float().cpu().numpy(), confidence.float().cpu().numpy()
+
+    return predict
+
+
+# ----------------------------------------------------------------------------------------------------------- promotion
+
+
+def promote(
+    bundle: Path,
+    models: Path,
+    metrics: dict[str, float],
+    skeleton: Skeleton,
+    reader: StoreReader,
+    ranges: Sequence[tuple[ClipInfo, int, int]],
+    before: dict[str, Any],
+    *,
+    force: bool = False,
+) -> tuple[bool, dict[str, Any]]:
+    """Make a bundle `models/current` unless the one there scores better on the same frames; the old one is `previous`.
+
+    Returns:
+        Whether it was promoted, and the metrics that it was compared with (the current model's, else `before`).
+    """
+    current, new = models / "current", metrics["free/score"]
+    reason = "the first model"
+    if current.exists():
+        try:
+            predictor = load_predictor(current)
+        except (BundleError, ConfigError) as error:
+            reason = f"the current one cannot be used: {error}"
+        else:
+            if predictor.skeleton.joints != skeleton.joints:
+                reason = f"the current one is of another skeleton, {predictor.skeleton.name}"
+            else:
+                values = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
+                before, old = {"model": str(current), **values}, values["free/score"]
+                if new < old and not force:
+                    logger.warning(
+                        "%s: not promoted: free/score %.3f, the current model has %.3f on the same frames; "
+                        "--force-promote promotes it all the same", bundle, new, old,
+                    )  # fmt: skip
+                    return False, before
+                reason = f"free/score {new:.3f}, the one before had {old:.3f} on the same frames"
+    publish(bundle, current, models / "previous")
+    logger.info(
+        "%s: promoted to %s (%s); untrained or before: %.3f", bundle, current, reason, before.get("free/score", 0)
+    )
+    return True, before
+
+
+def publish(bundle: Path, current: Path, previous: Path) -> None:
+    """Copy a bundle beside `current`, then exchange the two by renames."""
+    current.parent.mkdir(parents=True, exist_ok=True)
+    staging = current.with_name(f".{current.name}.{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(bundle, staging)
+    if current.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        current.replace(previous)
+    staging.replace(current)

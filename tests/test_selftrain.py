@@ -1,0 +1,271 @@
+"""Self-training as a whole, on a small drawn store and a few steps: run folder, resume, --init, promotion."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from streampose.config import load_skeleton, skeleton_from_dict, skeleton_to_dict
+from streampose.errors import ConfigError, StoreError, TrainingError
+from streampose.metrics.label_free import render_skeletons
+from streampose.runtime.bundle import load_bundle
+from streampose.selftrain import TrainingPart, choose_held_out, limit, promote, publish, selftrain, training_minutes
+from streampose.store.reader import StoreReader
+from streampose.store.schema import create_store
+from streampose.store.writer import ClipWriter, publish_source, write_pairs
+from streampose.training.checkpoint import find_checkpoint, load_networks
+from streampose.training.initialise import initialise, read_joints
+from streampose.training.log import read_log
+
+HUMAN = load_skeleton("human17")
+FRAMES, CROP = 40, 64
+FEW_STEPS = [
+    "input_size=64", "batch_size=4", "silhouette.size=32", "silhouette.batch_size=4", "silhouette.steps=4",
+    *(f"stages.{stage}.steps=4" for stage in ("warm-up", "tight", "medium", "loose")),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_store(folder: Path, frames: int = FRAMES) -> Path:
+    """A person of capsules that walks, on noise."""
+    store, rng = folder / "store.zarr", np.random.default_rng(0)
+    create_store(store, HUMAN, crop_size=CROP)
+    pose = np.zeros((17, 2))
+    for bone in HUMAN.bones:
+        pose[bone.child] = pose[bone.parent] + bone.length * np.array(bone.direction[:2])
+    clips = []
+    for number in range(2):
+        writer = ClipWriter(store, f"walk-{number}", source="walk.mp4", fps=25)
+        for frame in range(frames):
+            xy = pose * 44 + [32 + 6 * np.sin(frame / 5 + number), 32] + rng.normal(0, 1, (17, 2))
+            mask = render_skeletons(xy[None], np.array([44.0]), HUMAN, CROP)[0]
+            image = rng.integers(0, 80, (CROP, CROP, 3), np.uint8)
+            image[mask > 127] = (180, 60 + 100 * number, 60)
+            writer.append(image, mask, np.array([0, 0, 128, 128], np.float32), frame / 25, frame)
+        writer.finish()
+        clips.append(writer.id)
+    publish_source(store, "walk", {"path": "walk.mp4", "verdict": "ok", "reason": "", "clips": clips})
+    i = np.arange(frames - 5)
+    pairs = {"clip": np.repeat("walk-0", len(i)), "i": i, "j": i + 5, "seconds": np.full(len(i), 0.2)}
+    write_pairs(store, {**pairs, "motion": np.ones(len(i))})
+    return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return make_store(tmp_path_factory.mktemp("selftrain"))
+
+
+def few(store: Path, folder: Path, **changes):
+    options = {"preset": "tiny", "overrides": FEW_STEPS, "device": "cpu", "precision": "f32"} | changes
+    return selftrain(store=store, out=folder / "runs", models=folder / "models", **options)
+
+
+@pytest.fixture(scope="module")
+def trained(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, few(store, folder, seed=3)
+
+
+def test_the_run_folder_and_the_result(trained):
+    folder, result = trained
+    run = Path(result["run"])
+    assert run.parent == folder / "runs" and run.name.endswith("-mask") and run.name[:8].isdigit()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["method"] == "mask" and config["seed"] == 3 and config["settings"]["silhouette"]["steps"] == 4
+    assert skeleton_from_dict(config["skeleton"]) == HUMAN
+    assert len(read_log(run / "log.jsonl")) > 0
+    assert (run / "report" / "losses.png").is_file() or read_log(run / "log.jsonl")[-1].keys() == {
+        "step",
+        "stage",
+        "score",
+    }
+    assert result["method"] == "mask" and result["promoted"] is True and result["stopped"] == "finished"
+    assert Path(result["checkpoint"]) == find_checkpoint(run)
+    assert {"free/mask_iou", "free/inside_mask", "free/jitter", "free/score"} <= result["metrics"].keys()
+    assert result["metrics_before"]["model"] == "untrained"
+    json.dumps(result)
+    assert not [path for path in run.rglob("*") if path.suffix in (".pt", ".pth", ".pkl", ".pickle", ".ckpt")]
+
+
+def test_the_bundle_is_promoted_and_carries_its_metrics(trained):
+    folder, result = trained
+    bundle = load_bundle(folder / "models" / "current")
+    assert bundle.metrics["free/score"] == pytest.approx(result["metrics"]["free/score"])
+    assert bundle.skeleton == HUMAN and bundle.input_size == 64 and bundle.method == "mask"
+    assert result["parity_px"] < 0.1
+
+
+def test_a_killed_run_that_is_resumed_equals_one_that_was_not(store, trained, tmp_path):
+    """kill -9 in the middle of the stages; pseudo-labels, average and optimiser come back too."""
+    script = (
+        "import sys, time, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
+        "import streampose.selftrain as s, streampose.training.engine as e\n"
+        "import functools; s.train = functools.partial(e.train, save_every=3)\n"
+        "from streampose.methods.mask import MaskTask\n"
+        "loss = MaskTask.loss\n"
+        "MaskTask.loss = lambda self, batch, step: (time.sleep(0.3), loss(self, batch, step))[1]\n"
+        f"here = Path({str(tmp_path)!r})\n"
+        f"s.selftrain(store=Path({str(store)!r}), preset='tiny', overrides={FEW_STEPS!r}, device='cpu',\n"
+        "    precision='f32', seed=3, out=here / 'runs', models=here / 'models')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    end = time.monotonic() + 90
+    while not list(tmp_path.glob("runs/*/checkpoints/step_00000012")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = few(store, tmp_path, seed=99, resume=True)
+    one, two = Path(trained[1]["checkpoint"]), Path(result["checkpoint"])
+    assert one.name == two.name == "step_00000020"
+    for file in ("model.safetensors", "ema.safetensors", "optimiser.safetensors"):
+        first, second = load_file(one / file), load_file(two / file)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert result["metrics"] == trained[1]["metrics"]
+
+
+def test_a_worse_model_is_not_promoted_unless_forced(store, trained, tmp_path):
+    bundle = Path(trained[1]["bundle"])
+    models = tmp_path / "models"
+    publish(bundle, models / "current", models / "previous")
+    reader = StoreReader(store)
+    ranges = choose_held_out(reader.clips())
+    before = (models / "current" / "bundle.json").stat().st_ino
+    promoted, old = promote(bundle, models, {"free/score": -1.0}, HUMAN, reader, ranges, {})
+    assert not promoted and old["model"].endswith("current") and old["free/score"] > -1
+    assert (models / "current" / "bundle.json").stat().st_ino == before
+    promoted, _ = promote(bundle, models, {"free/score": -1.0}, HUMAN, reader, ranges, {}, force=True)
+    assert promoted and (models / "previous" / "bundle.json").stat().st_ino == before
+    promoted, _ = promote(bundle, models, {"free/score": 2.0}, HUMAN, reader, ranges, {})
+    assert promoted
+
+
+def test_a_damaged_current_model_is_replaced(store, trained, tmp_path):
+    (tmp_path / "current").mkdir()
+    (tmp_path / "current" / "bundle.json").write_text("{}")
+    promoted, _ = promote(Path(trained[1]["bundle"]), tmp_path, {"free/score": 0.0}, HUMAN, StoreReader(store), [], {})
+    assert promoted
+    load_bundle(tmp_path / "current")
+
+
+def test_held_out_frames_are_not_trained_on(store):
+    whole = StoreReader(store)
+    held_out = choose_held_out(whole.clips())
+    assert [(first, end) for _, first, end in held_out] == [(36, 40), (36, 40)]
+    part = TrainingPart(store, held_out)
+    assert [clip.num_frames for clip in part.clips()] == [36, 36]
+    assert len(part.read("walk-0").frames) == 36 == len(part.times("walk-0"))
+    with pytest.raises(StoreError):
+        part.read("walk-0", [36])
+    pairs = part.pairs()
+    assert len(pairs["i"]) == 31 and pairs["j"].max() == 35
+    assert len(whole.pairs()["i"]) == 35
+
+
+def test_limit_picks_evenly_and_keeps_runs_of_frames(store):
+    clip = StoreReader(store).clips()[0]
+    ranges = [(clip, start, start + 40) for start in range(0, 4000, 40)]
+    kept = limit(ranges, 96)
+    assert sum(end - first for _, first, end in kept) == 96 and len(kept) == 8
+    assert kept[0][1] == 0 and kept[-1][1] == 3960
+    assert limit(ranges[:1], 600) == ranges[:1]
+
+
+def test_time_is_kept_for_what_comes_after_training():
+    assert training_minutes(30, 60) == pytest.approx(28)
+    assert training_minutes(5, 30) == pytest.approx(4)
+    assert training_minutes(1, 600) == pytest.approx(0.05)  # never nothing
+
+
+def test_init_matches_joints_by_name(trained, store):
+    """A model with the joints in another order, one of them unknown to the earlier model."""
+    from streampose.models.detector import build_detector
+
+    source = Path(trained[1]["bundle"])
+    joints = [*reversed(HUMAN.joints[1:]), "tail"]
+    networks = torch.nn.ModuleDict({"detector": build_detector("tiny", len(joints), 64)})
+    fresh = networks["detector"].heatmap.weight.clone()
+    taken = initialise(networks, source, tuple(joints))
+    old = load_networks(source)["detector"]
+    assert taken.new_joints == ["tail"] and len(taken.joints) == 16 and not taken.left
+    assert taken.tensors == taken.total
+    new = networks["detector"].state_dict()
+    for row, name in enumerate(joints[:-1]):
+        earlier = HUMAN.joints.index(name)
+        assert torch.equal(new["heatmap.weight"][row], old["heatmap.weight"][earlier])
+        depth, depth_earlier = (weights["depth.weight"].unflatten(0, (17, -1)) for weights in (new, old))
+        assert torch.equal(depth[row], depth_earlier[earlier])
+    assert torch.equal(new["heatmap.weight"][-1], fresh[-1])
+    assert torch.equal(new["context.weight"], old["context.weight"])
+    assert "tail" in str(taken)
+
+
+def test_init_from_a_run_takes_all_of_it(trained, store):
+    from streampose.methods.mask import load_mask_config, make_task
+
+    config = load_mask_config("tiny", None, FEW_STEPS)
+    task = make_task(StoreReader(store), HUMAN, config, "cpu")
+    taken = initialise(task.networks, Path(trained[1]["run"]), HUMAN.joints)
+    assert taken.tensors == taken.total and not taken.left
+    saved = load_networks(Path(trained[1]["run"]))
+    assert torch.equal(task.networks["detector"].heatmap.bias, saved["detector"]["heatmap.bias"])
+    assert torch.equal(next(task.networks["physique"].parameters()), next(iter(saved["physique"].values())))
+
+
+def test_init_from_something_that_does_not_fit_says_so(trained, tmp_path):
+    networks = torch.nn.ModuleDict({"detector": torch.nn.Linear(3, 3)})
+    with pytest.raises(TrainingError, match="nothing of it fits"):
+        initialise(networks, Path(trained[1]["bundle"]), HUMAN.joints)
+    with pytest.raises(TrainingError, match="no checkpoint in it"):
+        initialise(networks, tmp_path, HUMAN.joints)
+    assert read_joints(find_checkpoint(Path(trained[1]["run"]))) == list(HUMAN.joints)
+
+
+def test_init_is_used_and_remembered(trained, store, tmp_path):
+    result = few(store, tmp_path, init=Path(trained[1]["bundle"]))
+    config = yaml.safe_load((Path(result["run"]) / "config.yaml").read_text())
+    assert config["init"] == trained[1]["bundle"]
+    assert result["metrics_before"]["free/mask_iou"] == pytest.approx(trained[1]["metrics"]["free/mask_iou"], abs=1e-3)
+
+
+def test_errors_say_what_to_do(store, tmp_path):
+    with pytest.raises(StoreError, match="run `streampose ingest"):
+        few(tmp_path / "store.zarr", tmp_path)
+    with pytest.raises(ConfigError, match="choose mask"):
+        few(store, tmp_path, method="magic")
+    with pytest.raises(ConfigError, match="unknown key"):
+        few(store, tmp_path, overrides=["setps=3"])
+    with pytest.raises(TrainingError, match="no run to resume"):
+        few(store, tmp_path, resume=True)
+    create_store(tmp_path / "empty.zarr", HUMAN, crop_size=CROP)
+    with pytest.raises(StoreError, match="no clip in it"):
+        few(tmp_path / "empty.zarr", tmp_path)
+    assert not (tmp_path / "runs").exists()  # nothing is left behind by a wrong call
+
+
+def test_another_skeleton_than_the_stores(store, tmp_path):
+    values = skeleton_to_dict(HUMAN) | {"name": "mine"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    result = few(store, tmp_path, skeleton=str(tmp_path / "mine.yaml"))
+    assert load_bundle(result["bundle"]).skeleton.name == "mine"

@@ -14,6 +14,7 @@ import numpy as np
 
 from streampose.geometry.crop import square_box
 from streampose.structures import Keypoints
+from streampose.tracking.boxes import box_iou
 
 PATIENCE = 5  # frames with too little confidence before a subject is given up
 LOOK_EVERY = 10  # frames between looks at what moves, and between tries of the whole frame of a static camera
@@ -159,5 +160,4 @@ class Follower:
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    overlap = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    return float(overlap / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - overlap + 1e-9))
+    return float(box_iou(a[None], b[None])[0, 0])

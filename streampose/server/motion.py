@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from streampose.masks.background import BackgroundModel, model_size
+from streampose.tracking.boxes import blob_mask, find_blobs, join_fragments
 
 LEARN_CALLS = 30  # pictures before the background is trusted; so long the model learns fast
 MOST_FOREGROUND = 0.7  # share of the picture; more is a change of light or of the scene
@@ -80,17 +81,8 @@ def _same_scene(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _boxes(mask: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """(N, 4) boxes of the blobs of a mask (h, w) 0/255; near blobs are one; ordered by size and movement."""
-    gap = max(3, round(0.03 * max(mask.shape)))
-    joined = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
-    count, labels = cv2.connectedComponents(joined, connectivity=8)
-    found = []
-    for n in range(1, count):
-        blob = (labels == n) & (mask > 0)
-        area = int(blob.sum())
-        if area < LEAST_AREA * mask.size:
-            continue
-        x, y, w, h = cv2.boundingRect(blob.astype(np.uint8))
-        found.append((area * (0.05 + float(moving[blob].mean())), (x, y, x + w, y + h)))
-    found.sort(reverse=True)
-    return np.array([box for _, box in found], np.float32).reshape(-1, 4)
+    """(N, 4) boxes of the blobs of a mask (h, w) 0/255, ordered by size and movement (h, w) bool."""
+    labels, blobs = find_blobs(mask)
+    blobs = [blob for blob in join_fragments(blobs) if blob.area >= LEAST_AREA * mask.size]
+    blobs.sort(key=lambda blob: -blob.area * (0.05 + moving[blob_mask(labels, blob)].mean()))
+    return np.array([blob.box for blob in blobs], np.float32).reshape(-1, 4)

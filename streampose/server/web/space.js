@@ -28,7 +28,7 @@ function placeSubjects(message, skeleton, memory) {
   };
   const size = Math.max(spread(0), spread(1), spread(2), 1);
   // The extent changes with the pose: follow it slowly, so that the figure does not pump.
-  memory.size = memory.id === first.id ? memory.size + 0.05 * (size - memory.size) : size;
+  memory.size = memory.id === first.id ? memory.size + 0.15 * (size - memory.size) : size;
   memory.id = first.id;
   const scale = 1.7 / memory.size;
   const origin = first.keypoints[skeleton.root];

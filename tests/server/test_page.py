@@ -1,0 +1,174 @@
+"""The page in a real browser: the overlay sits on the person, the 3D view turns, a lost server is found again."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import itertools
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+NO_WEBGL = ["--disable-gpu", "--disable-3d-apis"]
+SERVE = (
+    "import pathlib, sys; from streampose.serve import serve; "
+    "serve(source='test', model=pathlib.Path(sys.argv[1]), runtime='onnx', port=int(sys.argv[2]))"
+)
+# Mean x of the pixels of the red shirt and of the skeleton on the very canvas that the user sees.
+CENTROIDS = """(() => {
+  const canvas = document.getElementById('video');
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const sums = { shirt: [0, 0], skeleton: [0, 0] };
+  for (let n = 0; n < data.length; n += 4) {
+    const [r, g, b] = [data[n], data[n + 1], data[n + 2]];
+    const name = r - (g + b) / 2 > 90 && g < 90 ? 'shirt' : (b > 220 && g > 170 && r < 110) || (g > 220 && r < 160 && b < 160) ? 'skeleton' : null;
+    if (name) { sums[name][0] += (n / 4) % canvas.width; sums[name][1] += 1; }
+  }
+  return { shirt: sums.shirt[0] / sums.shirt[1], skeleton: sums.skeleton[0] / sums.skeleton[1] };
+})()"""  # noqa: E501
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to look at the page")
+
+
+class Page:
+    """One tab, spoken to by the DevTools protocol."""
+
+    def __init__(self, connection):
+        self._connection, self._ids = connection, itertools.count(1)
+        self.requests: list[str] = []
+        self.problems: list[str] = []
+        for domain in ("Page", "Runtime", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters):
+        number = next(self._ids)
+        self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self._connection.recv(timeout=30))
+            if message.get("method") == "Network.requestWillBeSent":
+                self.requests.append(message["params"]["request"]["url"])
+            elif message.get("method") == "Runtime.exceptionThrown":
+                self.problems.append(json.dumps(message["params"]["exceptionDetails"])[:500])
+            elif message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+
+    def evaluate(self, expression: str):
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    def wait_for(self, condition: str, seconds: float = 25.0) -> None:
+        """Until an expression holds; it is asked after each drawn frame."""
+        end = time.monotonic() + seconds
+        while not self.evaluate(f"new Promise(r => requestAnimationFrame(() => r(Boolean({condition}))))"):
+            assert time.monotonic() < end, f"{condition} did not come true; problems: {self.problems}"
+
+    def picture(self, selector: str) -> bytes:
+        box = self.evaluate(f"(({{x, y, width, height}}) => ({{x, y, width, height}}))"
+                            f"(document.querySelector('{selector}').getBoundingClientRect())")  # fmt: skip
+        return base64.b64decode(self.call("Page.captureScreenshot", clip={**box, "scale": 1})["data"])
+
+
+@contextlib.contextmanager
+def browser(profile: Path, url: str, flags: list[str]):
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--remote-debugging-port=0",
+        "--window-size=1200,760", *flags, "about:blank",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        port_file, end = profile / "DevToolsActivePort", time.monotonic() + 30
+        while not (port_file.is_file() and port_file.read_text().strip()):
+            assert process.poll() is None and time.monotonic() < end, "Chromium did not start"
+        debugger = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
+        tabs = json.load(urllib.request.urlopen(f"{debugger}/json/list"))
+        target = next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"]
+        with connect(target, max_size=1 << 26, proxy=None) as connection:
+            page = Page(connection)
+            page.call("Page.navigate", url=url)
+            yield page
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def server(bundle: Path, port: int):
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(bundle), str(port)])
+    try:
+        end = time.monotonic() + 40
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < end, "the server did not start"
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
+    url = f"http://127.0.0.1:{port}/"
+    state = "document.getElementById('connection').dataset.state"
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(contextlib.ExitStack())
+        running.enter_context(server(walker_bundle, port))
+        page = stack.enter_context(browser(tmp_path / "profile", url, WEBGL))
+        page.wait_for(f"document.getElementById('connection') && {state} === 'following'")
+        page.wait_for("parseFloat(document.getElementById('p95').textContent) > 0")
+        page.wait_for("parseFloat(document.getElementById('shown-fps').textContent) > 0")
+        assert page.evaluate("document.getElementById('source').textContent") == "test"
+        assert page.evaluate("document.getElementById('space-notice').hidden")
+
+        seen = []
+        while len(seen) < 2 or max(seen) - min(seen) < 60:  # the person walks on, and the overlay with it
+            at = page.evaluate(CENTROIDS)
+            if at["shirt"] is None or at["skeleton"] is None:
+                continue
+            assert abs(at["shirt"] - at["skeleton"]) < 45
+            seen.append(at["skeleton"])
+
+        running.close()  # the server goes
+        page.wait_for(f"{state} === 'offline'")
+        assert "does not answer" in page.evaluate("document.getElementById('notice').textContent")
+        first = page.picture("#space")
+        page.wait_for(f"performance.now() > {page.evaluate('performance.now()')} + 500")
+        assert page.picture("#space") != first  # the last pose still turns
+
+        running.enter_context(server(walker_bundle, port))  # and comes again
+        page.wait_for(f"{state} === 'following'")
+        assert page.evaluate("document.getElementById('notice').hidden")
+        assert page.problems == []
+        assert all(request.startswith((url, url.replace("http", "ws"), "blob:", "data:")) for request in page.requests)
+
+
+def test_without_webgl_the_3d_view_is_drawn_flat_and_says_so(walker_bundle, port, tmp_path):
+    with server(walker_bundle, port), browser(tmp_path / "p", f"http://127.0.0.1:{port}/", NO_WEBGL) as page:
+        page.wait_for("document.getElementById('connection')?.dataset.state === 'following'")
+        assert "drawn in 2D" in page.evaluate("document.getElementById('space-notice').textContent")
+        page.evaluate("document.getElementById('space-notice').hidden = true")
+        first = page.picture("#space")
+        page.wait_for(f"performance.now() > {page.evaluate('performance.now()')} + 500")
+        assert page.picture("#space") != first
+        assert page.problems == []

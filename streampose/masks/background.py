@@ -19,6 +19,9 @@ import numpy as np
 MODEL_WIDTH = 320
 LEAST_DIFFERENCE = 20.0  # colour distance in grey levels; below it nothing is foreground, however quiet the pixel
 NOISE_FACTOR = 4.0  # times a pixel's own median deviation
+UNEXPLAINED = 12  # grey levels beyond what the scene shows within two pixels: waving leaves stay below
+HALO = 0.3  # of what the blob's clear pixels differ by
+UNSTEADY = 6.0  # grey levels by which most of the picture has changed
 WEAK_SCORE, STRONG_SCORE = 0.75, 1.8  # of the blurred score inside a blob; of some of its pixels
 
 
@@ -87,12 +90,21 @@ class BackgroundModel:
         kind: `mog2`, `knn` or `median`.
         background: the empty scene where it was learnt; None adapts to the frames as they come.
         samples: (N, h, w, 3) pictures of the shot at any size, from which `mog2` and `knn` learn how much it varies.
+
+    Attributes:
+        steady: False where the light of the last frame differs strongly from the scene's; its mask may be wrong.
     """
 
     def __init__(self, kind: str = "mog2", background: Background | None = None, samples: np.ndarray | None = None):
         if kind not in KINDS:
             raise ValueError(f"background model {kind}: unknown; choose one of {', '.join(KINDS)}")
-        self.kind, self._background, self._adaptive = kind, background, background is None
+        self.kind, self._scene, self.steady = kind, background, True
+        if background is not None:
+            neighbourhood = np.ones((5, 5), np.uint8)
+            self._low, self._high = (
+                cv2.erode(background.image, neighbourhood),
+                cv2.dilate(background.image, neighbourhood),
+            )
         self._model = KINDS[kind](background)
         self._frames = 0
         if samples is not None and background is not None and kind != "median":
@@ -102,26 +114,34 @@ class BackgroundModel:
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Mask of a frame at the model's size: (h, w, 3) uint8 RGB -> (h, w) uint8, 255 where the foreground is."""
         self._frames += 1
-        if self._adaptive:
+        if self._scene is None:
             rate = max(0.002, 1.0 / min(self._frames, 30)) if self._frames < 30 else 0.002
             raw = self._model.apply(cv2.GaussianBlur(image, (3, 3), 0), rate)
             return clean_mask(raw, None)
-        assert self._background is not None
-        image = match_light(image, self._background.image)
-        score = difference_score(image, self._background)
+        assert self._scene is not None
+        scene = self._scene
+        image, self.steady = match_light(image, scene.image)
+        score = difference_score(image, scene)
         likely = cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE
-        seeds = (self._model.apply(image, 0.0) > 0) & (score > 1.0)
-        likely[is_shadow(image, self._background.image) & (score < 3.0)] = False
-        return clean_mask(likely.astype(np.uint8) * 255, seeds & (score > STRONG_SCORE))
+        if not likely.any():
+            return np.zeros(likely.shape, np.uint8)
+        if self.kind != "median":  # the mixture models have the last word on what is clearly foreground
+            score[self._model.apply(image, 0.0) == 0] = 0
+        rows, columns = (np.flatnonzero(likely.any(axis)) for axis in (1, 0))
+        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        likely[window] &= ~is_shadow(image[window], scene.image[window], score[window], likely[window])
+        self.steady = self.steady or float(likely.mean()) < 0.08
+        unexplained = cv2.max(cv2.subtract(image, self._high), cv2.subtract(self._low, image)).max(-1) > UNEXPLAINED
+        return clean_mask(likely.astype(np.uint8) * 255, unexplained & (score > STRONG_SCORE))
 
     def _without_subjects(self, samples: np.ndarray) -> list[np.ndarray]:
         """The samples with everything that is clearly not background painted over by it."""
-        assert self._background is not None
-        scene = self._background
+        assert self._scene is not None
+        scene = self._scene
         size = (scene.image.shape[1], scene.image.shape[0])
         cleaned = []
         for sample in samples:
-            small = match_light(cv2.resize(sample, size, interpolation=cv2.INTER_AREA), scene.image)
+            small, _ = match_light(cv2.resize(sample, size, interpolation=cv2.INTER_AREA), scene.image)
             off = cv2.dilate((difference_score(small, scene) > 1).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
             cleaned.append(np.where(off[..., None], scene.image, small))
         return cleaned
@@ -163,28 +183,33 @@ KINDS: dict[str, Callable[[Background | None], Any]] = {
 
 def difference_score(image: np.ndarray, scene: Background) -> np.ndarray:
     """How far a frame is from the scene, in units of what would be noise there: (h, w) float32, 1 is the threshold."""
-    difference = cv2.absdiff(image, scene.image).astype(np.float32)
-    distance = np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
-    return distance / np.maximum(LEAST_DIFFERENCE, NOISE_FACTOR * scene.noise)
+    difference = cv2.absdiff(image, scene.image)
+    squares = cv2.multiply(difference, difference, dtype=cv2.CV_32F)
+    distance = cv2.sqrt(cv2.transform(squares, np.ones((1, 3), np.float32)))
+    return cv2.divide(distance, np.maximum(NOISE_FACTOR * scene.noise, LEAST_DIFFERENCE))
 
 
-def match_light(image: np.ndarray, scene: np.ndarray) -> np.ndarray:
-    """Take a change of light that is smooth over the picture (clouds, exposure, flare) out of a frame: (h, w, 3) uint8.
+def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Take a change of light that is smooth over the picture (clouds, exposure, flare) out of a frame (h, w, 3) uint8.
 
     Each channel's difference from the scene is fitted by a second-order surface over a grid of cells, robustly, so that
     subjects do not pull it. Small changes are left alone.
+
+    Returns:
+        The frame, and whether its light was about that of the scene already.
     """
     h, w = scene.shape[:2]
     grid = (min(32, w), min(18, h))
     now = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
     then = cv2.resize(scene, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
     difference = now - then
-    if np.median(np.abs(difference), 0).max() < 2.0:
-        return image
+    change = float(np.median(np.abs(difference), 0).max())
+    if change < 2.0:
+        return image, True
     terms = _surface_terms(grid)
     usable = ((now > 4) & (now < 250)).all(1)
     if usable.sum() < 30:
-        return image
+        return image, change < UNSTEADY
     weight = usable.astype(np.float32)
     fitted = np.median(difference[usable], 0)[None]
     for _ in range(3):
@@ -195,25 +220,46 @@ def match_light(image: np.ndarray, scene: np.ndarray) -> np.ndarray:
         solution = np.linalg.solve(left.T @ terms + 1e-3 * np.eye(terms.shape[1]), left.T @ difference)
         fitted = terms @ solution
     surface = cv2.resize(fitted.reshape(grid[1], grid[0], 3).astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
-    return np.clip(np.rint(image - surface), 0, 255).astype(np.uint8)
+    return cv2.subtract(image, surface, dtype=cv2.CV_8U), change < UNSTEADY
 
 
-def is_shadow(image: np.ndarray, scene: np.ndarray) -> np.ndarray:
-    """Pixels where the scene's colour and texture show through, only darker: (h, w) bool.
+def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: np.ndarray) -> np.ndarray:
+    """Pixels where the scene shows through, only darker: (h, w) bool.
 
-    Where the scene has no texture nobody can tell a shadow from something dark, so nothing is taken for one.
+    Either the scene's texture is still there; or, in a grey scene, the change is much weaker than that of the blob that
+    it belongs to (the soft halo under an animal).
+
+    Args:
+        image, scene: (h, w, 3) uint8 RGB.
+        score: (h, w) of `difference_score`.
+        likely: (h, w) bool, the foreground so far.
     """
     now, then = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in (image, scene))
     mean_now, mean_then = cv2.blur(now, (7, 7)), cv2.blur(then, (7, 7))
-    spread_now = cv2.blur(now * now, (7, 7)) - mean_now**2
-    spread_then = cv2.blur(then * then, (7, 7)) - mean_then**2
+    ratio = cv2.divide(now + 1, then + 1)
+    tint_change = cv2.absdiff(image.astype(np.float32), scene.astype(np.float32) * ratio[..., None]).max(-1)
+    darker = (ratio > 0.4) & (ratio < 0.97) & (tint_change < 6 + 0.06 * then)
+    if not darker.any():
+        return darker
+    spread_now = cv2.blur(now * now, (7, 7)) - mean_now * mean_now
+    spread_then = cv2.blur(then * then, (7, 7)) - mean_then * mean_then
     together = cv2.blur(now * then, (7, 7)) - mean_now * mean_then
-    alike = together > 0.8 * np.sqrt(np.maximum(spread_now * spread_then, 1.0))
-    ratio = (mean_now + 1) / (mean_then + 1)
-    tint_now = image / (image.sum(-1, keepdims=True, dtype=np.float32) + 3)
-    tint_then = scene / (scene.sum(-1, keepdims=True, dtype=np.float32) + 3)
-    same_tint = np.abs(tint_now - tint_then).max(-1) < 0.04
-    return alike & (spread_then > 9) & (ratio > 0.4) & (ratio < 0.97) & same_tint
+    textured = (spread_then > 9) & (together > 0) & (together * together > 0.64 * spread_now * spread_then)
+    shadow = textured & (score < 3.0)
+    if is_grey(scene):
+        count, labels, statistics, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
+        strength = np.zeros(count, np.float32)
+        for n in np.flatnonzero(statistics[:, cv2.CC_STAT_AREA] > 60):
+            if n:
+                strength[n] = np.percentile(score[labels == n], 90)
+        shadow |= (score < HALO * strength[labels]) & (ratio > 0.55)
+    return shadow & darker
+
+
+def is_grey(image: np.ndarray) -> bool:
+    """Whether a picture (h, w, 3) has no colours, so that nothing can be told by them."""
+    sparse = image[::4, ::4]
+    return bool(np.median(sparse.max(-1).astype(np.int16) - sparse.min(-1)) < 6)
 
 
 def clean_mask(raw: np.ndarray, strong: np.ndarray | None, least_area: float = 0.0004) -> np.ndarray:
@@ -230,7 +276,7 @@ def clean_mask(raw: np.ndarray, strong: np.ndarray | None, least_area: float = 0
     keep = statistics[:, cv2.CC_STAT_AREA] >= max(12, least_area * h * w)
     keep[0] = False
     if strong is not None:
-        keep &= np.bincount(labels[strong], minlength=count) >= 6
+        keep &= np.bincount(labels[strong], minlength=count) >= np.maximum(6, 0.06 * statistics[:, cv2.CC_STAT_AREA])
     mask = keep[labels].astype(np.uint8) * 255
     return fill_holes(mask, 0.002 * h * w)
 
@@ -268,7 +314,7 @@ def same_view(a: np.ndarray, b: np.ndarray) -> bool:
 def _ghost_mask(sample: np.ndarray, scene: np.ndarray) -> np.ndarray:
     """What differs from the scene: 1 where the sample shows the object, 2 where the scene does (a ghost), else 0."""
     h, w = scene.shape[:2]
-    image = match_light(sample, scene)
+    image, _ = match_light(sample, scene)
     flat = Background(scene, np.zeros((h, w), np.float32))
     raw = (difference_score(image, flat) > 1.5).astype(np.uint8) * 255
     mask = clean_mask(raw, None, least_area=0.001)

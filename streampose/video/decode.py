@@ -167,6 +167,7 @@ class Video:
             raise
         stream.codec_context.thread_type = "AUTO"  # type: ignore[assignment]  # the stub knows the flag only
         stream.codec_context.thread_count = self._threads
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow later on
         return container, stream
 
     def _describe(self, first: av.VideoFrame, shown: tuple[int, int], degrees: int) -> Probe:

@@ -11,7 +11,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,7 @@ URL_OPTIONS = {"flags": "low_delay", "rtsp_transport": "tcp"}
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 CAMERA_OPTIONS: tuple[dict[str, str], ...] = ({"video_size": "640x480", "framerate": "30"}, {"framerate": "30"}, {})
 
-Pictures = Iterator[tuple[np.ndarray, float]]  # RGB and pts_seconds
+Pictures = Generator[tuple[np.ndarray, float], None, None]  # RGB and pts_seconds
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class LiveSource:
 
     def _capture(self, pictures: Callable[[LiveSource], Pictures]) -> None:
         try:
-            with contextlib.closing(pictures(self)) as running:  # type: ignore[type-var]  # they are generators
+            with contextlib.closing(pictures(self)) as running:
                 for image, pts_seconds in running:
                     if self.closed.is_set():
                         break

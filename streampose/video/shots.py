@@ -17,7 +17,7 @@ import numpy as np
 THUMBNAIL = 64  # pixels of the longer side
 BLOCK, STEP, SEARCH = 16, 8, 10  # pixels of the thumbnail; the search covers a pan of a sixth of the picture a frame
 STILL = 0.12  # 1 - correlation of two frames below which nothing else is looked at
-CUT = 0.28  # share of the middle block that is found nowhere, from which on it is a cut
+CUT = 0.25  # share of the middle block that is found nowhere, from which on it is a cut
 CUT_OTHER_COLOURS = 0.2  # the same where the colours are others too
 OTHER_COLOURS = 0.2  # Hellinger distance of colour histograms that speaks for another scene
 STANDS_OUT = 1.5  # a cut is so much greater than what has been usual lately
@@ -35,7 +35,8 @@ class ShotDetector:
     """
 
     def __init__(self, fps: float):
-        self._recent: deque[float] = deque(maxlen=max(3, round(MEMORY_SECONDS * fps)))
+        memory = max(5, round(MEMORY_SECONDS * fps))
+        self._recent: deque[float] = deque([0.0] * memory, maxlen=memory)
         self._patience = max(2, round(FLASH_SECONDS * fps))  # frames
         self._held = 0
         self._before: _Thumbnail | None = None  # the last frame that showed something
@@ -53,17 +54,14 @@ class ShotDetector:
             self._before = now
             return before is not None
         score, other_colours = _unlikeness(before, now)
-        usual = float(np.quantile(self._recent, 0.8)) if self._recent else 0.0
-        limit = max(CUT_OTHER_COLOURS if other_colours else CUT, STANDS_OUT * usual)
-        if score <= limit:
-            self._recent.append(score)
-            self._before, self._held = now, 0
-            return False
-        if now.blown_out - before.blown_out > BLOWN_OUT_SHARE and self._held < self._patience:
+        usual = float(np.quantile(self._recent, 0.8))
+        cut = score > max(CUT_OTHER_COLOURS if other_colours else CUT, STANDS_OUT * usual)
+        if cut and now.blown_out - before.blown_out > BLOWN_OUT_SHARE and self._held < self._patience:
             self._held += 1  # a flash: judge by what comes after it
             return False
+        self._recent.append(score)
         self._before, self._held = now, 0
-        return True
+        return cut
 
 
 class _Thumbnail:

@@ -1,0 +1,67 @@
+"""A few pictures from all over a video, much faster than decoding it: key frames, and some frames after each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from streampose.video.decode import OPTIONS, choose_stream
+from streampose.video.frame import Converter, read_orientation
+
+FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well
+SHARE = 0.12  # of all later frames that are decoded for the sake of samples
+
+
+def sample_pictures(
+    path: str | Path, size: tuple[int, int], every_seconds: float = 0.25
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Pictures of a video in order of time, closer together at its start and after each key frame.
+
+    What cannot be decoded is left out silently: reading the video itself reports it.
+
+    Args:
+        size: (width, height) of the pictures, upright.
+        every_seconds: least time between two.
+
+    Yields:
+        (seconds in the container's time, (h, w, 3) uint8 RGB).
+    """
+    with av.open(str(path), options=OPTIONS, metadata_errors="replace") as container:
+        stream = choose_stream(str(path), container)
+        stream.thread_type = "AUTO"  # type: ignore[assignment]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.skip_frame = "BIDIR"
+        converter: Converter | None = None
+        last = -np.inf
+        for picture in _some_pictures(container, stream):
+            if picture.pts is None or picture.time_base is None or picture.is_corrupt:
+                continue
+            seconds = float(picture.pts * picture.time_base)
+            if abs(seconds - last) < every_seconds:
+                continue
+            if converter is None:
+                converter = Converter(size, read_orientation(picture))
+            last = seconds
+            yield seconds, converter.convert(picture, size, "rgb24")
+
+
+def _some_pictures(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    credit, reaching = float(FREE_FRAMES), False
+    try:
+        for packet in container.demux(stream):
+            credit += SHARE
+            if packet.is_keyframe:
+                reaching = True
+            elif packet.size and (not reaching or credit < 1):
+                reaching = False  # a frame after a gap needs frames that were not decoded: wait for the next key frame
+                continue
+            credit -= 1
+            try:
+                yield from stream.decode(packet)
+            except av.error.FFmpegError:
+                reaching = False
+    except (av.error.FFmpegError, OSError):
+        return

@@ -35,8 +35,9 @@ from streampose.training.devices import World, autocast, choose_device, choose_p
 from streampose.training.log import RunLog
 from streampose.training.prefetch import Batch, Prefetcher, to_device
 
-TIMED_STEPS = (4, 12)  # the steps between which the rate is taken that `task.plan` gets
+TIMED_STEPS = (6, 30)  # the steps between which the rate is taken that `task.plan` gets
 SECONDS_BETWEEN_MESSAGES = 60.0  # where no progress bar is shown
+SECONDS_BETWEEN_SAVES = 300.0  # at most, where `save_every` steps take longer
 
 
 class Task(Protocol):
@@ -140,6 +141,7 @@ def train(
     _broadcast(task.networks, world)
     average = copy.deepcopy(task.networks["detector"]).requires_grad_(False)
     averaged = {f"detector.{name}": tensor for name, tensor in average.state_dict().items()}
+    live = {f"detector.{name}": tensor for name, tensor in task.networks["detector"].state_dict().items()}
     settings = task.optimiser_settings(0)
     optimiser = torch.optim.AdamW(
         [
@@ -187,7 +189,7 @@ def train(
     step, saved = start, start if start else -1
     stopped = "finished"
     batches = prefetch(step)
-    message_at, timed_from, window = began, 0.0, (began, step)
+    message_at, saved_at, timed_from, window = began, began, 0.0, (began, step)
     try:
         with _interruption() as interrupted, progress("Training", task.total_steps, unit="steps") as bar:
             bar.advance(start)
@@ -222,7 +224,7 @@ def train(
                 settings = task.optimiser_settings(step)
                 _apply(settings, optimiser)
                 optimiser.step()
-                _average(averaged, task.networks["detector"], min(ema, (1 + step) / (10 + step)))
+                _average(averaged, live, min(ema, (1 + step) / (10 + step)))
                 step += 1
 
                 now = time.monotonic()
@@ -244,10 +246,10 @@ def train(
                         image = task.picture(batch, step)
                     if image is not None:
                         log.picture(image, step)
-                if step % save_every == 0 and step < task.total_steps:
-                    if world.rank == 0:
-                        save(step)
-                    saved = step
+                due = step % save_every == 0 or now - saved_at > SECONDS_BETWEEN_SAVES
+                if due and step < task.total_steps and world.rank == 0:
+                    save(step)
+                    saved, saved_at = step, time.monotonic()
                 if any_interrupt:
                     if saved != step and world.rank == 0:
                         save_checkpoint(run_dir, step, task.networks, averaged, optimiser, state)
@@ -340,15 +342,14 @@ def _apply(settings: dict[str, float], optimiser: torch.optim.Optimizer) -> None
                 group[rest] = value
 
 
-def _average(averaged: dict[str, Tensor], detector: nn.Module, decay: float) -> None:
-    """Move the running average towards the detector, in place; counters and the like are copied."""
+def _average(averaged: dict[str, Tensor], live: dict[str, Tensor], decay: float) -> None:
+    """Move the running average towards the live tensors, in place; counters and the like are copied."""
+    names = [name for name, tensor in live.items() if tensor.is_floating_point()]
     with torch.no_grad():
-        for name, tensor in detector.state_dict().items():
-            target = averaged[f"detector.{name}"]
-            if target.is_floating_point():
-                target.lerp_(tensor.to(target.dtype), 1 - decay)
-            else:
-                target.copy_(tensor)
+        if names:
+            torch._foreach_lerp_([averaged[name] for name in names], [live[name] for name in names], 1 - decay)
+        for name in live.keys() - set(names):
+            averaged[name].copy_(live[name])
 
 
 def _broadcast(networks: nn.ModuleDict, world: World) -> None:

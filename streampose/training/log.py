@@ -76,14 +76,16 @@ def losses_picture(log: Path, out: Path) -> None:
     names = sorted({name for entry in entries for name in entry["terms"]})
     columns = 3
     rows = -(-(len(names) + 1) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 2.6 * rows))
+    figure.subplots_adjust(0.05, 0.4 / (2.6 * rows), 0.98, 1 - 0.35 / (2.6 * rows), 0.2, 0.35)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     starts = [(b["step"], b["stage"]) for a, b in itertools.pairwise(entries) if a["stage"] != b["stage"]]
     for axis, name in zip(axes, ["loss (weighted)", *names], strict=False):
         chosen = [entry for entry in entries if name in entry["terms"]] if name in names else entries
         values = [entry["terms"][name] if name in names else entry["loss"] for entry in chosen]
-        axis.plot([entry["step"] for entry in chosen], values, linewidth=1)
+        marker = "." if len(values) < 10 else None
+        axis.plot([entry["step"] for entry in chosen], values, linewidth=1, marker=marker)
         for step, stage in starts:
             axis.axvline(step, color="0.6", linestyle="--", linewidth=0.8)
             axis.text(step, 1.0, f" {stage}", transform=axis.get_xaxis_transform(), va="top", fontsize=7, color="0.4")

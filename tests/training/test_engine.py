@@ -173,18 +173,18 @@ def test_the_plan_is_made_once_and_kept_by_a_resume(tmp_path):
 
         def plan(self, steps_per_second, max_minutes):
             self.plans = [*self.plans, (steps_per_second, max_minutes)]
-            self.total_steps = 30
+            self.total_steps = 50
 
     first = Planned(1000, pause=0.01)
     result = train(first, run_dir=tmp_path, max_minutes=5, save_every=20, **QUIET)
-    assert result.steps == 30 and len(first.plans) == 1
+    assert result.steps == 50 and len(first.plans) == 1
     assert 5 < first.plans[0][0] < 100
-    for name in ("step_00000030",):
+    for name in ("step_00000050",):
         (tmp_path / "checkpoints" / name / "state.json").unlink()  # as if it had stopped before the end
     second = Planned(1000)
     train(second, run_dir=tmp_path, max_minutes=5, resume=True, **QUIET)
     assert second.plans == first.plans
-    assert min(step for step, _, _ in second.seen_batches) == 20
+    assert min(step for step, _, _ in second.seen_batches) == 40
 
 
 def test_the_batch_comes_from_step_and_rank(tmp_path):

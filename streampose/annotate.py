@@ -26,13 +26,13 @@ from streampose.formats.parquet import ParquetWriter
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
 from streampose.runtime.pipeline import read_ahead
-from streampose.runtime.predictor import Predictor, load_predictor
+from streampose.runtime.predictor import Predictor, available_cores, load_predictor
 from streampose.structures import Keypoints
 from streampose.tracking.one_euro import OneEuroFilter
 from streampose.video.decode import Frame, Video, find_videos, open_video
 from streampose.video.encode import VideoWriter
 
-QUEUE_BYTES = 64 << 20  # of decoded frames that wait for inference, and again of those that wait for writing
+QUEUE_BYTES = 32 << 20  # of decoded frames that wait for inference, and again of those that wait for writing
 SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
 SMOOTHING_BETA = 12.0  # Hz per (box side per second)
 OVERLAY_SUFFIX = ".overlay.mp4"
@@ -79,7 +79,7 @@ def annotate(
         overwrite: do again what is finished; without it, a video is done again only if it, the model or what is asked
             for has changed.
         max_subjects: how many subjects are followed at once.
-        threads: cores that the runtime uses; None for all.
+        threads: cores that the runtime uses; None for half of them, because decoding and finding need the others.
 
     Returns:
         {"out", "sources": [{"source", "verdict", "reason", "frames", "people", "files": {format: path}}], "seconds"}
@@ -93,7 +93,7 @@ def annotate(
     videos = [path for path in find_videos(paths) if not path.name.endswith(OVERLAY_SUFFIX)]
     if not videos:
         raise VideoError(f"{', '.join(map(str, paths))}: no videos here; name a video or a folder that holds some")
-    predictor = load_predictor(model, runtime, precision, threads)
+    predictor = load_predictor(model, runtime, precision, threads or max(1, available_cores() // 2))
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for number, path in enumerate(videos, 1):
@@ -275,7 +275,7 @@ def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
 
 
 def _queue_depth(video: Video) -> int:
-    return int(np.clip(QUEUE_BYTES // (video.probe.width * video.probe.height * 3), 2, 32))
+    return int(np.clip(QUEUE_BYTES // (video.probe.width * video.probe.height * 3 // 2), 4, 32))
 
 
 def _stamp(path: Path) -> dict[str, int]:

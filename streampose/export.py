@@ -80,7 +80,7 @@ def export(
     )  # fmt: skip
     return {
         "bundle": str(bundle.path),
-        "runtime": choose_runtime() if runtime == "auto" else runtime,
+        "runtime": choose_runtime(precision) if runtime == "auto" else runtime,
         "precision": precision,
         "parity_px": parity_px,
     }

@@ -1,8 +1,7 @@
 """Where the subjects are in each frame of a video, so that the model knows where to look.
 
 Before a static camera they are what differs from the empty scene, followed as `ingest` follows them; elsewhere the
-model looks at the whole frame and then follows the box that its own keypoints give. Which of the two is decided for each
-shot.
+model looks at the whole frame and then follows the box that its own keypoints give. Each shot is judged for itself.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from streampose.video.shots import ShotDetector
 SAMPLES = 20  # pictures of a video from which its scenes are learnt
 LEAST_SAMPLES = 4  # of one scene; with fewer, its background is not known
 SEQUENTIAL_FRAMES = 2000  # a video of at most so many frames is sampled by reading it, a longer one by seeking
+LOOK_WIDTH = 240  # pixels of the longer side of the pictures that are looked at
 LOOK_SECONDS = 0.1  # between two looks at what moves; boxes in between are interpolated
 AHEAD = 3  # looks before and after, over which a box is steadied
 LEAST_LOOKS = 3  # a subject seen more rarely among those is noise
@@ -68,7 +68,7 @@ def survey_scenes(path: Path, samples: int = SAMPLES) -> list[Scene]:
     """
     with open_video(path) as video:
         probe = video.probe
-        size = model_size(probe.width, probe.height)
+        size = model_size(probe.width, probe.height, LOOK_WIDTH)
         known, duration = probe.frames_estimate, probe.duration_seconds
         pictures: list[np.ndarray] = []
         if known and duration and known > SEQUENTIAL_FRAMES:
@@ -136,7 +136,7 @@ class Finder:
     def _matching_scene(self, frame: Frame) -> Scene | None:
         if not self._scenes:
             return None
-        small = frame.small(model_size(*frame.size))
+        small = frame.small(model_size(*frame.size, LOOK_WIDTH))
         return next((scene for scene in self._scenes if same_view(scene.background.image, small)), None)
 
     def _track(self, looks: _Looks, scene: Scene) -> Iterator[Found]:
@@ -147,13 +147,14 @@ class Finder:
         window: deque[_Look] = deque()
         at, crowded = 0, 0  # which look of the window is to be given out next
         for group in looks:
-            small = group[0].small(model_size(*group[0].size))
+            small = group[0].small(model_size(*group[0].size, LOOK_WIDTH))
             mask = background.apply(small)
             crowded = crowded + 1 if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size else 0
             boxes = {} if crowded else self._tight_boxes(tracker, mask, small, group[0].size)
             window.append(_Look(group, boxes))
             if len(window) - at > AHEAD + 1:
                 yield from self._give_out(window, at, numbers)
+                window[at].frames = []
                 at += 1
                 if at > AHEAD:
                     window.popleft()
@@ -261,40 +262,52 @@ class _Look:
 class _Looks:
     """Cuts the frames into shots, and those into groups that begin with the frame to look at.
 
-    Iterating gives the groups of the current shot; `begin_shot` goes on to the next one.
+    Iterating gives the groups of the current shot; `begin_shot` goes on to the next one. Cuts are looked for from look
+    to look, and only where there is one, from frame to frame.
     """
 
     def __init__(self, frames: Iterator[Frame], stride: int, fps: float):
-        self._frames, self._stride = frames, stride
-        self._cuts = ShotDetector(fps)
-        self._next: Frame | None = None
-        self._new_shot = True
+        self._frames, self._stride, self._fps = frames, stride, fps
+        self._cuts = ShotDetector(fps / stride)
+        self._ahead: deque[Frame] = deque()  # read, not given out; begins with a frame that was looked at
+        self._cut: int | None = None  # where in `_ahead` the next shot begins
 
     @property
     def first(self) -> Frame:
         """The frame that the shot begins with."""
-        assert self._next is not None
-        return self._next
+        return self._ahead[0]
 
     def begin_shot(self) -> bool:
         """Whether there is another shot."""
-        if self._next is None:
-            self._advance()
-        self._new_shot = False
-        return self._next is not None
+        self._cut = None
+        if not self._ahead and (frame := next(self._frames, None)) is not None:
+            self._ahead.append(frame)
+            self._cuts.update(_thumbnail(frame))
+        return bool(self._ahead)
 
     def __iter__(self) -> Iterator[list[Frame]]:
-        while self._next is not None and not self._new_shot:
-            group: list[Frame] = []
-            while self._next is not None and not self._new_shot and len(group) < self._stride:
-                group.append(self._next)
-                self._advance()
+        while self._ahead and self._cut != 0:
+            self._read_on()
+            count = min(self._stride, len(self._ahead) if self._cut is None else self._cut)
+            group = [self._ahead.popleft() for _ in range(count)]
+            if self._cut is not None:
+                self._cut -= count
             yield group
 
-    def _advance(self) -> None:
-        self._next = next(self._frames, None)
-        if self._next is not None:
-            width, height = self._next.size
-            scale = 64 / max(width, height)
-            thumbnail = self._next.small((max(32, round(width * scale)), max(32, round(height * scale))), gray=True)
-            self._new_shot = self._cuts.update(thumbnail) or self._new_shot
+    def _read_on(self) -> None:
+        """Read up to the next frame to look at, and look for a cut on the way."""
+        if self._cut is not None:
+            return
+        while len(self._ahead) <= self._stride and (frame := next(self._frames, None)) is not None:
+            self._ahead.append(frame)
+        if len(self._ahead) > 1 and self._cuts.update(_thumbnail(self._ahead[-1])):
+            closely = ShotDetector(self._fps)
+            found = [closely.update(_thumbnail(frame)) for frame in self._ahead]
+            self._cut = found.index(True) if True in found else None
+
+
+def _thumbnail(frame: Frame) -> np.ndarray:
+    """A small grey picture of the frame, at least 32 pixels a side."""
+    width, height = frame.size
+    scale = 64 / max(width, height)
+    return frame.small((max(32, round(width * scale)), max(32, round(height * scale))), gray=True)

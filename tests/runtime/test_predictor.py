@@ -53,13 +53,15 @@ def test_wrong_calls(bundle_path, tmp_path):
         load_predictor(bundle_path, "onnx").predict_crops(np.zeros((1, 32, 32, 3), np.uint8))
 
 
-def test_auto_prefers_openvino(monkeypatch):
+def test_auto(monkeypatch):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert (choose_runtime(), choose_runtime("bf16")) == ("onnx", "openvino")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "openvino" or None)
     assert choose_runtime() == "openvino"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choose_runtime() == "onnx"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "onnxruntime" or None)
+    assert choose_runtime("bf16") == "onnx"
 
 
 @pytest.mark.parametrize("runtime", [name for name in INSTALLED if name != "torch"])

@@ -1,8 +1,9 @@
 """Where the subjects are in a live picture: look for them, then follow the box that their own keypoints give.
 
 Looking: what moves before a static camera, else the whole frame. Following costs nothing: the next box comes from the
-last keypoints. When a subject's confidence drops, its box shrinks to nothing or leaves the picture, or all movement has
-been elsewhere for a while, it is given up and looked for again.
+last keypoints. When a subject's confidence drops, its box goes where something moves; where nothing does, or its box
+shrinks to nothing or leaves the picture, or all movement has been elsewhere for a while, it is given up and looked for
+again. So a weak model is led by the movement, and a strong one leads itself.
 """
 
 from __future__ import annotations
@@ -27,10 +28,21 @@ BOX_STEP = 0.4  # how far a followed box moves towards the one its keypoints giv
 
 @dataclass
 class Subject:
-    """One followed subject: `box` (4,) square edges in source pixels, `reference` its usual confidence."""
+    """One subject.
+
+    Attributes:
+        box: (4,) square edges in source pixels.
+        sure: its keypoints were confident enough in the last frame to say where it is.
+        moving: something moves where it is; known for subjects that are not sure.
+        reference: its usual confidence.
+        bad_frames, stray_looks: how long it has not been sure; how often all movement was elsewhere.
+        age: frames it has been looked at.
+    """
 
     id: int
     box: np.ndarray
+    sure: bool = False
+    moving: bool = False
     reference: float = 0.0
     bad_frames: int = 0
     stray_looks: int = 0
@@ -75,7 +87,8 @@ class Follower:
             self.subjects, self._size = [], (width, height)
         self._frame += 1
         self._looked = False
-        if len(self.subjects) < self._max_subjects and (not self.subjects or self._frame % LOOK_EVERY == 0):
+        all_sure = bool(self.subjects) and all(subject.sure for subject in self.subjects)
+        if not all_sure or (len(self.subjects) < self._max_subjects and self._frame % LOOK_EVERY == 0):
             self._look(image)
         return np.array([subject.box for subject in self.subjects], np.float32).reshape(-1, 4)
 
@@ -89,17 +102,14 @@ class Follower:
             self.subjects, scores, keypoints.xy, keypoints.confidence, strict=True
         ):
             self._update_one(subject, float(score), xy, confidence)
-        # Those followed for longer come first, then the surest of the new ones.
-        order = sorted(range(len(scores)), key=lambda i: (-min(self.subjects[i].age, PATIENCE), -scores[i]))
+
+        def rank(i: int) -> tuple[int, float]:  # those followed for longer come first, then the surest
+            return min(self.subjects[i].age, PATIENCE) if self.subjects[i].sure else 0, scores[i]
+
         kept: list[int] = []
-        for i in order:
-            subject = self.subjects[i]
-            patience = 1 if subject.age == 1 else PATIENCE
-            same = any(_iou(subject.box, self.subjects[j].box) > 0.7 for j in kept)
-            alive = (
-                subject.bad_frames < patience and subject.stray_looks < STRAY_LOOKS and self._in_picture(subject.box)
-            )
-            if alive and not same and len(kept) < self._max_subjects:
+        for i in sorted(range(len(scores)), key=rank, reverse=True):
+            same = any(_iou(self.subjects[i].box, self.subjects[j].box) > 0.7 for j in kept)
+            if self._alive(self.subjects[i]) and not same and len(kept) < self._max_subjects:
                 kept.append(i)
         keep = np.zeros(len(scores), bool)
         keep[kept] = True
@@ -125,30 +135,41 @@ class Follower:
     def _update_one(self, subject: Subject, score: float, xy: np.ndarray, confidence: np.ndarray) -> None:
         enough = max(self._min_confidence, 0.5 * subject.reference)
         box = self._box_from_keypoints(xy, confidence) if score >= enough else None
+        subject.sure = box is not None
         if box is None:
             subject.bad_frames += 1
         else:
             subject.bad_frames = 0
-            subject.reference = score if subject.age == 0 else 0.95 * subject.reference + 0.05 * score
+            subject.reference = 0.95 * subject.reference + 0.05 * score if subject.reference else score
             step = 1.0 if subject.age == 0 else BOX_STEP
             subject.box = subject.box + step * (np.asarray(box, np.float32) - subject.box)
         subject.age += 1
 
+    def _alive(self, subject: Subject) -> bool:
+        patience = 1 if subject.age == 1 else PATIENCE
+        found = subject.bad_frames < patience or subject.moving
+        return found and subject.stray_looks < STRAY_LOOKS and self._in_picture(subject.box)
+
     def _look(self, image: np.ndarray) -> None:
         self._looked = True
         self._motion = self._find_motion(image)
-        wanted = self._max_subjects + TRIES
-        for box in () if self._motion is None else self._motion:
-            square = square_box(box, self._padding)
+        squares = [] if self._motion is None else [square_box(box, self._padding) for box in self._motion]
+        for subject in self.subjects:
+            overlaps = [_iou(square, subject.box) for square in squares]
+            near = squares[int(np.argmax(overlaps))] if squares else subject.box
+            subject.moving = max(overlaps, default=0.0) > 0.2
+            if subject.moving and not subject.sure:
+                subject.box = subject.box + BOX_STEP * (near - subject.box)
+        for square in squares:
             known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
-            if not known and self._in_picture(square) and len(self.subjects) < wanted:
-                self._add(square)
+            if not known and self._in_picture(square) and len(self.subjects) < self._max_subjects + TRIES:
+                self._add(square, moving=True)
         if not self.subjects and (self._motion is None or self._frame % LOOK_EVERY == 0):
             width, height = self._size
-            self._add(square_box(np.array([0, 0, width, height], np.float32)))
+            self._add(square_box(np.array([0, 0, width, height], np.float32)), moving=False)
 
-    def _add(self, box: np.ndarray) -> None:
-        self.subjects.append(Subject(self._next_id, box))
+    def _add(self, box: np.ndarray, moving: bool) -> None:
+        self.subjects.append(Subject(self._next_id, box, moving=moving))
         self._next_id += 1
 
     def _in_picture(self, box: np.ndarray) -> bool:

@@ -213,7 +213,7 @@ class Session:
         keypoints = _select(keypoints, kept)
         if self._smooth:
             keypoints = self._smoothed(keypoints, ids, boxes[kept], frame.captured_at)
-        self._state = "following" if ids else "searching"
+        self._state = "following" if any(subject.sure for subject in self._follower.subjects) else "searching"
         self._error = None
         now = time.monotonic()
         self._published += 1

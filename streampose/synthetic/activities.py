@@ -3,7 +3,7 @@
 Targets are free of a person's size: `pelvis_z` is in units of the standing hip height, feet in units of the leg's
 length (forward, outward from the hip, up from the ground), hands in units of the arm's length (forward, outward, up
 from the shoulder, in the chest's frame), angles in radians. `speed` is in metres/s, `turn` in radians/s. An activity of
-the legs also says what the arms do, unless an activity of the arms overrides it.
+the legs also says what the arms do; an activity of the arms overrides it as far as `arms_free` (0 to 1) lets it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STAND: dict[str, float] = {
        for axis, value in (("x", 0.0), ("out", 0.03), ("z", 0.0), ("pitch", 0.0), ("toe", 0.15))},
     **{f"{side}_hand_{axis}": value for side in ("left", "right")
        for axis, value in (("x", 0.08), ("out", 0.12), ("z", -0.93))},
-    "left_elbow_out": 0.5, "right_elbow_out": 0.5,
+    "left_elbow_out": 0.5, "right_elbow_out": 0.5, "arms_free": 1.0,
 }  # fmt: skip
 HAND_CHANNELS = tuple(name for name in STAND if "_hand_" in name or "_elbow_" in name)
 SIDES = ("left", "right")
@@ -231,7 +231,8 @@ def all_fours(t: np.ndarray, rng: np.random.Generator) -> Targets:
         "neck_pitch": -0.6,
         "left_foot_x": -0.4 + step, "right_foot_x": -0.4 - step, "left_foot_pitch": 0.6, "right_foot_pitch": 0.6,
         "left_foot_z": 0.08, "right_foot_z": 0.08,
-        "left_hand_x": 0.9, "right_hand_x": 0.9, "left_hand_z": 0.1 - step, "right_hand_z": 0.1 + step,
+        "arms_free": 0.0, "left_hand_x": 0.9, "right_hand_x": 0.9, "left_hand_z": 0.1 - step,
+        "right_hand_z": 0.1 + step,
     }  # fmt: skip
 
 
@@ -340,7 +341,7 @@ def gesture(t: np.ndarray, rng: np.random.Generator) -> Targets:
 Activity = Callable[[np.ndarray, np.random.Generator], Targets]
 # How often each is chosen.
 LEGS: dict[Activity, float] = {
-    walk: 5, run: 1.5, stand: 3, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1,
+    walk: 6, run: 2, stand: 2.5, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1,
     lunge: 1, side_bend: 0.8, all_fours: 0.5,
 }  # fmt: skip
 ARMS: dict[Activity | None, float] = {

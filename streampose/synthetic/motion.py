@@ -11,6 +11,12 @@ from streampose.synthetic.activities import ARMS, HAND_CHANNELS, LEGS, STAND
 from streampose.synthetic.rig import BONE, BONES, Motion, Rig, bone_heads
 
 CROSSFADE_SECONDS = 0.45
+# Nobody stands still: slow swaying that is added to every activity, in the units of the targets.
+FIDGET = {
+    "pelvis_pitch": 0.015, "spine_pitch": 0.025, "spine_roll": 0.02, "spine_yaw": 0.04, "neck_pitch": 0.04,
+    "neck_yaw": 0.1, "neck_roll": 0.03,
+    **{f"{side}_hand_{axis}": 0.025 for side in ("left", "right") for axis in ("x", "out", "z")},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,11 @@ def procedural_motion(rig: Rig, region: Region, frames: int, fps: float, rng: np
     t = np.arange(frames) / fps
     targets = _timetable(t, LEGS, rng, dict.fromkeys(STAND), seconds=(1.6, 3.5))
     arms = _timetable(t, ARMS, rng, {name: targets[name] for name in HAND_CHANNELS}, seconds=(1.2, 3.0))
-    targets.update(arms)
+    for name, values in arms.items():
+        targets[name] = targets[name] + targets["arms_free"] * (values - targets[name])
+    for name, amount in FIDGET.items():
+        rate, phase = rng.uniform(0.15, 0.9, 2), rng.uniform(0, 2 * np.pi, 2)
+        targets[name] = targets[name] + amount * np.sin(2 * np.pi * rate * t[:, None] + phase).sum(1)
     path, yaw = _walk_path(targets["speed"], targets["turn"], region, fps, rng)
     return stay_above_ground(rig, solve(rig, targets, path, yaw))
 

@@ -54,13 +54,13 @@ def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> tupl
 def make_cameras(
     count: int, frames: int, fps: float, size: tuple[int, int], subjects: int, moving: bool, rng: np.random.Generator
 ) -> tuple[list[CameraPath], float, float]:
-    """Cameras around the origin that show a person at 45 to 65 % of the image's height.
+    """Cameras around the origin that show a person at 45 to 61 % of the image's height.
 
     Returns:
         the cameras; how far from the origin the first one shows the ground's middle to each side, metres; its distance.
     """
     width, height = size
-    share = rng.uniform(0.46, 0.64) * (1.0 if subjects == 1 else 0.8)
+    share = rng.uniform(0.45, 0.61) * (1.0 if subjects == 1 else 0.8)
     base = rng.uniform(0, 2 * np.pi)
     cameras, side_room, first_distance = [], 0.0, 0.0
     for number in range(count):

@@ -17,6 +17,8 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
   first learns to read silhouettes of random poses drawn from the skeleton file (`methods/mask_prior.py`). What it
   reads from the videos' masks, merged over views and smoothed along clips (`methods/mask_labels.py`), is the warm-up's
   target instead of the pseudo pelvis and thorax, and stays as a term weighed by its confidence.
+- `dolls`: a share of each batch are random figures painted on the videos' backgrounds, again from the skeleton file
+  alone. They teach what no mask shows: limbs in front of the body, and z.
 - `self_training`: later stages replace those targets by the detector's own predictions, merged with
   rho's.
 - `terms` that the paper has not: `ceiling` (a projected bone is at most `max_length` long), `space` (3D bone lengths,
@@ -32,120 +34,31 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from streampose.config import Strict, configs_folder, load_config, read_yaml
-from streampose.errors import ConfigError
 from streampose.losses import bone_maps, heatmaps, skeleton_terms
 from streampose.methods.mask_bones import BoneTables, draw_pose
-from streampose.methods.mask_data import Augmentation, Frames, random_views, read_frames
+from streampose.methods.mask_config import MaskConfig, StageConfig, load_mask_config
+from streampose.methods.mask_data import (
+    Augmentation,
+    Frames,
+    disturb,
+    random_backgrounds,
+    random_views,
+    read_frames,
+)
 from streampose.methods.mask_labels import Labels, along_clips, merge, predict_labels
-from streampose.methods.mask_prior import silhouettes
+from streampose.methods.mask_prior import dolls, silhouettes
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.models.shape_prior import ShapePriorNetwork
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 
-POOL = 64  # silhouettes are drawn this many at a time
-
-
-class SilhouetteConfig(Strict):
-    """The network rho that reads silhouettes of random poses."""
-
-    enabled: bool = True
-    detector: Literal["tiny", "small"] = "tiny"
-    size: int = 64
-    steps: int = Field(default=3000, ge=0)
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-
-
-class StageConfig(Strict):
-    """One stage of the cascade.
-
-    Attributes:
-        steps: its length; scaled where a time is given.
-        connections: the extra mask connections that are drawn.
-        arms: whether the arms are drawn.
-        geodesic: whether the mask losses are weighed by geodesic distance.
-        tied_steps: how long left and right arms are tied.
-        warmup_steps: how long the pseudo pelvis and thorax are targets (only without silhouettes).
-        relabel: whether the pseudo-labels are made anew when the stage begins.
-        terms: weight of each loss term.
-    """
-
-    steps: int = Field(ge=0)
-    connections: Literal["tight", "medium", "loose"] = "loose"
-    arms: bool = True
-    geodesic: bool = True
-    tied_steps: int = 0
-    warmup_steps: int = 0
-    relabel: bool = False
-    terms: dict[str, float]
-
-
-class AugmentationConfig(Strict):
-    rotation_degrees: float = 20.0
-    scale: float = 0.2
-    shift: float = 0.12
-    flip: float = 0.5
-    colour: float = 0.7
-    background: float = 0.5
-    cutout: float = 0.15
-    empty: float = 0.04
-
-
-class MaskConfig(Strict):
-    """All settings of the method; presets are in configs/methods/mask.yaml."""
-
-    detector: Literal["tiny", "small", "base"] = "small"
-    input_size: int = 128
-    mask_size: int = 48
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    structure: bool = True
-    bone_width: Literal["radius", "sigma"] = "radius"
-    sigma: float = 3e-3
-    self_training: bool = True
-    cache_megabytes: float = 1024
-    seed: int = 0
-    silhouette: SilhouetteConfig = SilhouetteConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    stages: dict[str, StageConfig]
-
-
-TERMS = (
-    "label", "label_xy", "label_z", "skeleton", "physique", "constant", "symmetry", "equivariance", "warmup", "tied",
-    "ceiling", "space", "equal", "across", "empty",
-)  # fmt: skip
-
-
-def load_mask_config(
-    preset: str = "small", path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()
-) -> MaskConfig:
-    """Read a preset, then a file of changes to it, then `key=value` changes.
-
-    Raises:
-        ConfigError: no such preset, an unknown key or loss term, or a wrong value.
-    """
-    presets = read_yaml(configs_folder() / "methods" / "mask.yaml")
-    if preset not in presets:
-        raise ConfigError(f"preset {preset!r}: method mask has {', '.join(presets)}")
-    config = load_config(MaskConfig, path, overrides, base=presets[preset])
-    for name, stage in config.stages.items():
-        unknown = sorted(stage.terms.keys() - set(TERMS))
-        if unknown:
-            raise ConfigError(f"stages.{name}.terms: unknown {', '.join(unknown)} (known: {', '.join(TERMS)})")
-    return config
+__all__ = ["MaskConfig", "MaskTask", "load_mask_config", "make_task"]
 
 
 def make_task(reader: StoreReader, skeleton: Skeleton, config: MaskConfig, device: torch.device | str) -> MaskTask:
@@ -235,9 +148,17 @@ class MaskTask:
             rho = self.config.silhouette
             masks, joints = silhouettes(self.skeleton, rho.batch_size, rho.size, rng)
             return {"masks": torch.from_numpy(masks), "joints": torch.from_numpy(joints)}
-        index = rng.integers(0, len(self.frames), max(1, self.config.batch_size // 2)).repeat(2)
-        views = random_views(self.frames, index, rng, Augmentation(**self.config.augmentation.model_dump()))
-        return {"index": torch.from_numpy(index)} | {name: torch.from_numpy(v) for name, v in views.items()}
+        how = Augmentation(**self.config.augmentation.model_dump())
+        dolls_share = self.config.dolls if self.config.structure else 0.0
+        num_dolls = round(self.config.batch_size * dolls_share)
+        index = rng.integers(0, len(self.frames), max(1, (self.config.batch_size - num_dolls) // 2)).repeat(2)
+        views = {"index": index} | random_views(self.frames, index, rng, how)
+        if num_dolls:
+            backgrounds = random_backgrounds(self.frames, num_dolls, rng)
+            views["doll_images"], views["doll_joints"] = dolls(self.skeleton, backgrounds, rng)
+            for image in views["doll_images"]:
+                disturb(image, rng, how)
+        return {name: torch.from_numpy(value) for name, value in views.items()}
 
     # ---------------------------------------------------------------- losses
 
@@ -250,7 +171,9 @@ class MaskTask:
         stage = self.config.stages[name]
         within = (step - self.begins[name]) / self.scale
         view = self._view(batch)
-        out = self.detector(view["images"])
+        both = self.detector(view["images"])
+        count = len(batch["index"])
+        out = DetectorOutput(*(value[:count] for value in both))
         X, x, present, height = out.keypoints, out.keypoints[..., :2], view["present"], view["height"]
         bones = self.bones.to(x.device)
         weights = {
@@ -261,6 +184,11 @@ class MaskTask:
         terms: dict[str, Tensor] = {}
         if weights.keys() & {"label", "label_xy", "label_z"}:
             terms |= self._label_terms(batch, out)
+        if "doll" in weights:
+            painted = DetectorOutput(*(value[count:] for value in both))
+            sure = torch.ones_like(painted.confidence)
+            distances = self._distances(painted, batch["doll_joints"], sure)
+            terms["doll"] = distances["label"] + 2 * distances["label_xy"] + distances["label_z"]
         terms["skeleton"] = _mean(G * (view["mask"] - skeleton_mask) ** 2, present)  # Eq. 5, 9
         if "physique" in weights:
             physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
@@ -304,6 +232,8 @@ class MaskTask:
             )
         if term == "tied":
             return within < stage.tied_steps and len(bones.arm_pairs) > 0
+        if term == "doll":
+            return self.config.dolls > 0
         needs = {"constant": bones.constant, "symmetry": bones.midpoints, "equal": bones.left, "across": bones.lines}
         return term not in needs or len(needs[term]) > 0
 
@@ -325,8 +255,9 @@ class MaskTask:
         size = self.config.mask_size
         mask = F.interpolate(batch["masks"][:, None].float() / 255, size=(size, size), mode="area")[:, 0]
         geodesic = F.interpolate(batch["geodesic"][:, None], size=(size, size), mode="bilinear", align_corners=False)
+        images = [batch[name] for name in ("images", "doll_images") if name in batch]
         return {
-            "images": batch["images"].permute(0, 3, 1, 2).float() / 255,
+            "images": torch.cat(images).permute(0, 3, 1, 2).float() / 255,
             "mask": mask,
             "geodesic": geodesic[:, 0],
             "present": 1 - batch["empty"].float(),
@@ -374,21 +305,33 @@ class MaskTask:
         target = to_view(memory.keypoints[index], batch["matrix"], batch["flipped"], flip)
         weight = memory.confidence[index]
         weight = torch.where(batch["flipped"][:, None], weight[:, flip], weight)
+        return self._distances(out, target, weight * (1 - batch["empty"].float())[:, None])
+
+    def _distances(self, out: DetectorOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Weighted mean distance of heatmaps, x and y, and z to target joints, whichever naming and depth is closer.
+
+        Args:
+            target: (B, K, 3) in [-1, 1]; joints outside the image do not count.
+            weight: (B, K).
+        """
+        flip = self.skeleton.flip_index
         xy = out.keypoints[..., :2].detach()
         near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
         far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
         swap = (far < near)[:, None]
-        mirrored = target[:, flip] * torch.tensor([1.0, 1.0, -1.0], device=target.device)
-        target = torch.where(swap[..., None], mirrored, target)
+        target = torch.where(swap[..., None], target[:, flip], target)
         weight = torch.where(swap, weight[:, flip], weight)
-        weight = weight * (target[..., :2].abs() < 1).all(-1) * (1 - batch["empty"].float())[:, None]
+        weight = weight * (target[..., :2].abs() < 1).all(-1)
         total = weight.sum().clamp_min(1)
         maps = heatmaps.gaussian_targets(target[..., :2], out.heatmaps.shape[-1])
         target = target.clamp(-1, 1)
+        z, known = out.keypoints[..., 2:], target[..., 2:]
+        agrees = (weight * (z * known)[..., 0]).sum(1).detach() >= 0
+        known = torch.where(agrees[:, None, None], known, -known)
         distances = {
             "label": heatmaps.heatmap_cross_entropy(out.heatmaps, maps),
             "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], target[..., :2]),
-            "label_z": heatmaps.robust_distance(out.keypoints[..., 2:], target[..., 2:]),
+            "label_z": heatmaps.robust_distance(z, known),
         }
         return {name: (distance * weight).sum() / total for name, distance in distances.items()}
 
@@ -439,7 +382,7 @@ class MaskTask:
                 draw_pose(row, points, self.skeleton)
             return np.concatenate([np.concatenate(rows[i : i + 6], 1) for i in range(0, len(rows), 6)], 0)
         count = min(12, len(batch["images"]))
-        batch = {key: value[:count] for key, value in batch.items()}
+        batch = {key: value[:count] for key, value in batch.items() if not key.startswith("doll")}
         view = self._view(batch)
         out = self.detector(view["images"])
         stage = self.config.stages[name]

@@ -174,10 +174,7 @@ def random_views(
             flags=cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        if rng.random() < how.colour:
-            images[b] = _recolour(images[b], rng)
-        if rng.random() < how.cutout:
-            _cut_out(images[b], rng)
+        disturb(images[b], rng, how)
     return {
         "images": images,
         "masks": masks,
@@ -187,6 +184,20 @@ def random_views(
         "empty": empty,
         "height": (frames.height[index] * scale).astype(np.float32),
     }
+
+
+def random_backgrounds(frames: Frames, count: int, rng: np.random.Generator) -> np.ndarray:
+    """What surrounds the subjects of random frames: (B, S, S, 3)."""
+    index = rng.integers(0, len(frames), count)
+    return np.stack([without_subject(frames.crops[i], frames.masks[i]) for i in index])
+
+
+def disturb(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> None:
+    """Change colours and hide parts of an image, in place."""
+    if rng.random() < how.colour:
+        image[:] = _recolour(image, rng)
+    if rng.random() < how.cutout:
+        _cut_out(image, rng)
 
 
 def pixel_matrix(matrix: np.ndarray, size: int) -> np.ndarray:
@@ -218,23 +229,23 @@ def _on_background(crop: np.ndarray, mask: np.ndarray, frames: Frames, rng: np.r
     else:
         coarse = int(rng.integers(2, 12))
         noise = rng.uniform(0, 255, (coarse, coarse, 3)).astype(np.float32)
-        background = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+        background = np.asarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
     alpha = cv2.blur(cv2.dilate(mask, np.ones((3, 3), np.uint8)), (3, 3))[..., None] / np.float32(255)
     return (crop * alpha + background * (1 - alpha)).clip(0, 255).astype(np.uint8)
 
 
 def _recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random gain, tint, gamma, greyness, blur and noise."""
-    x: np.ndarray = image.astype(np.float32)
+    x = image.astype(np.float32)
     if rng.random() < 0.15:
         x[:] = x.mean(-1, keepdims=True)
     elif rng.random() < 0.15:
-        x = x[..., rng.permutation(3)]
+        x[:] = x[..., rng.permutation(3)]
     mean = x.mean()
-    x = (x - mean) * rng.uniform(0.6, 1.4) + mean * rng.uniform(0.6, 1.4)
+    x = np.asarray((x - mean) * rng.uniform(0.6, 1.4) + mean * rng.uniform(0.6, 1.4), np.float32)
     x *= rng.uniform(0.8, 1.2, 3).astype(np.float32)
     if rng.random() < 0.2:
-        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.0)).astype(np.float32)
+        x[:] = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.3, 1.0))
     if rng.random() < 0.4:
         x += rng.normal(0, rng.uniform(1, 12), x.shape).astype(np.float32)
     return x.clip(0, 255).astype(np.uint8)

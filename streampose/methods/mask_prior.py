@@ -103,26 +103,86 @@ def silhouettes(skeleton: Skeleton, count: int, size: int, rng: np.random.Genera
         root); joints may lie outside the crop.
     """
     figures = random_figures(skeleton, count, rng)
-    joints = face_camera(skeleton, figures.joints)
-    distance = rng.uniform(2.0, 8.0, (count, 1))  # camera distance in standing heights: some perspective
-    near = distance / (distance + joints[..., 2])
-    xy = joints[..., :2] * near[..., None]
-    reach = figures.radius.max((1, 2))[:, None] * 0.8
-    low, high = xy.min(1) - reach, xy.max(1) + reach
-    side = (high - low).max(-1) * np.where(
-        rng.random(count) < 0.1, rng.uniform(0.7, 1.0, count), rng.uniform(1.02, 1.5, count)
-    )
-    centre = (low + high) / 2 + rng.normal(0, 0.04, (count, 2)) * side[:, None]
-    scale = 2.0 / side  # standing heights -> [-1, 1]
-    xy = (xy - centre[:, None]) * scale[:, None, None]
-    z = (joints[..., 2] - joints[:, [skeleton.root], 2]) * scale[:, None]
-    hull = _hull(skeleton)
-    canvas = 2 * size
+    joints, radius = _place(skeleton, face_camera(skeleton, figures.joints), figures.radius, rng)
     masks = np.empty((count, size, size), np.uint8)
     for b in range(count):
-        drawn = _draw(skeleton, xy[b], figures.radius[b] * scale[b], hull, canvas)
-        masks[b] = cv2.resize(_spoil(drawn, xy[b], rng), (size, size), interpolation=cv2.INTER_AREA)
-    return masks, np.concatenate([xy, z[..., None]], -1).astype(np.float32)
+        canvas = np.zeros((2 * size, 2 * size), np.uint8)
+        for limb in _limbs(skeleton, joints[b], radius[b]):
+            _draw_limb(canvas, limb, 255)
+        masks[b] = cv2.resize(_spoil(canvas, joints[b, :, :2], rng), (size, size), interpolation=cv2.INTER_AREA)
+    return masks, joints.astype(np.float32)
+
+
+def dolls(skeleton: Skeleton, backgrounds: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Paint random figures in random colours on pictures, near limbs over far ones.
+
+    They show what no mask does: limbs in front of the body, and which limb is nearer. Left and right follow the rule of
+    the silhouettes; z is true, because a picture shows it.
+
+    Args:
+        backgrounds: (B, S, S, 3) uint8.
+
+    Returns:
+        images (B, S, S, 3) uint8 and joints (B, K, 3) as in `silhouettes`.
+    """
+    count, size = backgrounds.shape[:2]
+    figures = random_figures(skeleton, count, rng)
+    joints, radius = _place(skeleton, figures.joints, figures.radius, rng)
+    images = np.empty_like(backgrounds)
+    for b in range(count):
+        canvas: np.ndarray = cv2.resize(backgrounds[b], (2 * size, 2 * size), interpolation=cv2.INTER_LINEAR)
+        colours = _bone_colours(skeleton, rng)
+        light = rng.normal(0, 0.3, 2)
+        shade = rng.uniform(0.05, 0.35)
+        inside = np.zeros(canvas.shape[:2], np.uint8)
+        limbs = _limbs(skeleton, joints[b], radius[b])
+        for n in np.argsort([-(limb.z - limb.radius.mean()) for limb in limbs]):  # far to near
+            limb = limbs[n]
+            colour = colours[limb.bone]
+            _draw_limb(inside, limb, 255)
+            _draw_limb(canvas, limb, (colour * (1 - shade)).tolist())
+            lit = Limb(limb.ends + light * limb.radius.mean(), 0.65 * limb.radius, limb.z, limb.bone)
+            _draw_limb(canvas, lit, np.minimum(colour * (1 + shade), 255).tolist())
+        grain = int(rng.integers(size // 8, size))
+        noise = 1 + rng.normal(0, rng.uniform(0.02, 0.2), (grain, grain)).astype(np.float32)
+        texture = cv2.resize(noise, (2 * size, 2 * size))[..., None]
+        painted = np.where(inside[..., None] > 0, canvas * texture, canvas).clip(0, 255).astype(np.uint8)
+        images[b] = cv2.resize(painted, (size, size), interpolation=cv2.INTER_AREA)
+    if turns_every_way(skeleton):
+        away = facing_sign(skeleton, joints) < 0
+        joints[away] = joints[away][:, skeleton.flip_index]
+    return images, joints.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Limb:
+    """What is drawn of a bone: ends (2, 2) in [-1, 1], half thickness at both, depth, and the bone's number."""
+
+    ends: np.ndarray
+    radius: np.ndarray
+    z: float
+    bone: int
+
+
+def _place(
+    skeleton: Skeleton, joints: np.ndarray, radius: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph figures and cut them out as a subject's box does, a little off, sometimes too tight.
+
+    Returns:
+        joints (B, K, 3) in [-1, 1] over the crop, z in the same unit about the root; half thickness in that unit.
+    """
+    count = len(joints)
+    distance = rng.uniform(2.0, 8.0, (count, 1))  # camera distance in standing heights: some perspective
+    xy = joints[..., :2] * (distance / (distance + joints[..., 2]))[..., None]
+    reach = 0.8 * radius.max((1, 2))[:, None]
+    low, high = xy.min(1) - reach, xy.max(1) + reach
+    tight, wide = rng.uniform(0.7, 1.0, count), rng.uniform(1.02, 1.5, count)
+    side = (high - low).max(-1) * np.where(rng.random(count) < 0.1, tight, wide)
+    centre = (low + high) / 2 + rng.normal(0, 0.04, (count, 2)) * side[:, None]
+    scale = (2.0 / side)[:, None, None]  # standing heights -> [-1, 1]
+    z = joints[..., 2:] - joints[:, [skeleton.root], 2:]
+    return np.concatenate([(xy - centre[:, None]) * scale, z * scale], -1), radius * scale
 
 
 def _swing_vectors(bone, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,31 +220,49 @@ def _view_rotations(skeleton: Skeleton, count: int, rng: np.random.Generator) ->
     return z @ x @ y
 
 
-def _hull(skeleton: Skeleton) -> list[tuple[int, int, float]]:
-    """The trunk's extra connections (the cascade's tight form) with a half thickness in standing heights."""
-    radius = {bone.child: bone.radius for bone in skeleton.bones} | {skeleton.root: skeleton.bones[0].radius}
-    return [(a, b, 0.6 * min(radius[a], radius[b])) for a, b in skeleton.connections.get("tight", ())]
+def _limbs(skeleton: Skeleton, joints: np.ndarray, radius: np.ndarray) -> list[Limb]:
+    """The bones, and the trunk's extra connections (the cascade's tight form): (K, 3), (N, 2) -> what is drawn."""
+    limbs = []
+    thickness = {skeleton.root: float(radius[0].mean())}
+    into = {skeleton.root: 0}
+    for n, bone in enumerate(skeleton.bones):
+        pair = [bone.parent, bone.child]
+        limbs.append(Limb(joints[pair, :2], radius[n], float(joints[pair, 2].mean()), n))
+        thickness[bone.child], into[bone.child] = float(radius[n].mean()), n
+    for start, end in skeleton.connections.get("tight", ()):
+        r = 0.6 * min(thickness[start], thickness[end])
+        ends = joints[[start, end]]
+        limbs.append(Limb(ends[:, :2], np.array([r, r]), float(ends[:, 2].mean()), into[start]))
+    return limbs
 
 
-def _draw(
-    skeleton: Skeleton, xy: np.ndarray, radius: np.ndarray, hull: list[tuple[int, int, float]], size: int
-) -> np.ndarray:
-    """Draw one figure as tapered capsules: (K, 2) in [-1, 1], (N, 2) half thickness -> (size, size) uint8."""
-    mask = np.zeros((size, size), np.uint8)
-    pixels = (xy + 1) * (size / 2) - 0.5
-    limbs = [(bone.parent, bone.child, *radius[n]) for n, bone in enumerate(skeleton.bones)]
-    widening = radius.mean() / np.mean([bone.radius for bone in skeleton.bones])
-    for start, end, thick_start, thick_end in limbs + [(a, b, r * widening, r * widening) for a, b, r in hull]:
-        p, q = pixels[start], pixels[end]
-        along = q - p
-        normal = np.array([-along[1], along[0]]) / max(float(np.linalg.norm(along)), 1e-6)
-        rp, rq = thick_start * size / 2, thick_end * size / 2
-        quad = np.stack([p + normal * rp, q + normal * rq, q - normal * rq, p - normal * rp])
-        cv2.fillConvexPoly(mask, np.round(quad * 8).astype(np.int32), 255, cv2.LINE_8, 3)
-        for centre, r in ((p, rp), (q, rq)):
-            x, y = np.round(centre * 8).astype(int)
-            cv2.circle(mask, (int(x), int(y)), max(1, int(r * 8)), 255, -1, cv2.LINE_8, 3)
-    return mask
+def _draw_limb(canvas: np.ndarray, limb: Limb, colour: int | list[float]) -> None:
+    """Draw a tapered capsule, in place."""
+    half = canvas.shape[0] / 2
+    p, q = (limb.ends + 1) * half - 0.5
+    along = q - p
+    normal = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6)
+    rp, rq = limb.radius * half
+    quad = np.stack([p + normal * rp, q + normal * rq, q - normal * rq, p - normal * rp])
+    cv2.fillConvexPoly(canvas, np.round(quad * 8).astype(np.int32), colour, cv2.LINE_8, 3)
+    for centre, r in ((p, rp), (q, rq)):
+        x, y = np.round(centre * 8).astype(int)
+        cv2.circle(canvas, (int(x), int(y)), max(1, int(r * 8)), colour, -1, cv2.LINE_8, 3)
+
+
+def _bone_colours(skeleton: Skeleton, rng: np.random.Generator) -> np.ndarray:
+    """(N, 3) colours: few on one figure, often the parent's, mostly the same left and right."""
+    palette = rng.uniform(0, 255, (int(rng.integers(2, 6)), 3))
+    chosen: dict[int, int] = {skeleton.root: int(rng.integers(len(palette)))}
+    for bone in skeleton.bones:
+        partner = skeleton.flip_index[bone.child]
+        if partner in chosen and rng.random() < 0.9:
+            chosen[bone.child] = chosen[partner]
+        elif rng.random() < 0.6:
+            chosen[bone.child] = chosen[bone.parent]
+        else:
+            chosen[bone.child] = int(rng.integers(len(palette)))
+    return np.stack([palette[chosen[bone.child]] for bone in skeleton.bones])
 
 
 def _spoil(mask: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,103 @@
+"""The settings of `methods/mask.py`, each a switch or a number of the page it describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from streampose.config import Strict, configs_folder, load_config, read_yaml
+from streampose.errors import ConfigError
+
+
+class SilhouetteConfig(Strict):
+    """The network rho that reads silhouettes of random poses."""
+
+    enabled: bool = True
+    detector: Literal["tiny", "small"] = "tiny"
+    size: int = 64
+    steps: int = Field(default=3000, ge=0)
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+
+
+class StageConfig(Strict):
+    """One stage of the cascade.
+
+    Attributes:
+        steps: its length; scaled where a time is given.
+        connections: the extra mask connections that are drawn.
+        arms: whether the arms are drawn.
+        geodesic: whether the mask losses are weighed by geodesic distance.
+        tied_steps: how long left and right arms are tied.
+        warmup_steps: how long the pseudo pelvis and thorax are targets (only without silhouettes).
+        relabel: whether the pseudo-labels are made anew when the stage begins.
+        terms: weight of each loss term.
+    """
+
+    steps: int = Field(ge=0)
+    connections: Literal["tight", "medium", "loose"] = "loose"
+    arms: bool = True
+    geodesic: bool = True
+    tied_steps: int = 0
+    warmup_steps: int = 0
+    relabel: bool = False
+    terms: dict[str, float]
+
+
+class AugmentationConfig(Strict):
+    rotation_degrees: float = 20.0
+    scale: float = 0.2
+    shift: float = 0.12
+    flip: float = 0.5
+    colour: float = 0.7
+    background: float = 0.5
+    cutout: float = 0.15
+    empty: float = 0.04
+
+
+class MaskConfig(Strict):
+    """All settings of the method; presets are in configs/methods/mask.yaml."""
+
+    detector: Literal["tiny", "small", "base"] = "small"
+    input_size: int = 128
+    mask_size: int = 48
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    structure: bool = True
+    bone_width: Literal["radius", "sigma"] = "radius"
+    sigma: float = 3e-3
+    dolls: float = Field(default=0.25, ge=0, lt=1)
+    self_training: bool = True
+    cache_megabytes: float = 1024
+    seed: int = 0
+    silhouette: SilhouetteConfig = SilhouetteConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    stages: dict[str, StageConfig]
+
+
+TERMS = (
+    "label", "label_xy", "label_z", "doll", "skeleton", "physique", "constant", "symmetry", "equivariance", "warmup",
+    "tied", "ceiling", "space", "equal", "across", "empty",
+)  # fmt: skip
+
+
+def load_mask_config(
+    preset: str = "small", path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()
+) -> MaskConfig:
+    """Read a preset, then a file of changes to it, then `key=value` changes.
+
+    Raises:
+        ConfigError: no such preset, an unknown key or loss term, or a wrong value.
+    """
+    presets = read_yaml(configs_folder() / "methods" / "mask.yaml")
+    if preset not in presets:
+        raise ConfigError(f"preset {preset!r}: method mask has {', '.join(presets)}")
+    config = load_config(MaskConfig, path, overrides, base=presets[preset])
+    for name, stage in config.stages.items():
+        unknown = sorted(stage.terms.keys() - set(TERMS))
+        if unknown:
+            raise ConfigError(f"stages.{name}.terms: unknown {', '.join(unknown)} (known: {', '.join(TERMS)})")
+    return config

@@ -120,7 +120,7 @@ def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> 
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
             write = _open_writers(job, video, stack)
-            finder = Finder(job.path, job.predictor, max_subjects)
+            finder = stack.enter_context(contextlib.closing(Finder(job.path, job.predictor, max_subjects)))
             depth = _queue_depth(video)
             decoded = stack.enter_context(read_ahead(video.frames(), depth))
             found = finder.find(decoded, video.probe.fps)

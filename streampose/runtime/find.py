@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from streampose.geometry.crop import square_box
-from streampose.masks.background import Background, BackgroundModel, learn_background, model_size, same_view
+from streampose.masks.background import BackgroundModel, model_size, same_view
+from streampose.masks.scenes import Scene, find_scenes
 from streampose.runtime.predictor import Predictor, box_from_keypoints
 from streampose.structures import Keypoints
 from streampose.tracking.association import Tracker
@@ -22,9 +23,8 @@ from streampose.tracking.boxes import steady_square
 from streampose.video.decode import Frame, open_video
 from streampose.video.shots import ShotDetector
 
-SAMPLES = 20  # pictures of a video from which its scenes are learnt
-LEAST_SAMPLES = 4  # of one scene; with fewer, its background is not known
-SEQUENTIAL_FRAMES = 2000  # a video of at most so many frames is sampled by reading it, a longer one by seeking
+SAMPLES = 24  # pictures at least from which the scenes of a short video are learnt
+SAMPLE_SECONDS = 2.5  # between two of them in a long one
 LOOK_WIDTH = 240  # pixels of the longer side of the pictures that are looked at
 LOOK_SECONDS = 0.1  # between two looks at what moves; boxes in between are interpolated
 AHEAD = 3  # looks before and after, over which a box is steadied
@@ -52,44 +52,49 @@ class Found:
     follower: Follower | None = None
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One view of a static camera, as learnt from samples of the whole video."""
+class Survey:
+    """What the camera's views look like when they are empty, learnt a little ahead of the frames that are asked about.
 
-    background: Background
-    samples: np.ndarray
-
-
-def survey_scenes(path: Path, samples: int = SAMPLES) -> list[Scene]:
-    """Look through a video for the views that its camera keeps.
-
-    Returns:
-        The scenes of which there are enough samples; none where the camera moves.
+    It skims the video once more beside the main reading, so that memory does not grow with the length of the video.
     """
-    with open_video(path) as video:
-        probe = video.probe
-        size = model_size(probe.width, probe.height, LOOK_WIDTH)
-        known, duration = probe.frames_estimate, probe.duration_seconds
-        pictures: list[np.ndarray] = []
-        if known and duration and known > SEQUENTIAL_FRAMES:
-            for n in range(samples):
-                frame = next(video.frames(duration * (n + 0.5) / samples), None)
-                if frame is not None:
-                    pictures.append(frame.small(size))
-        else:
-            step = max(1, (known or SEQUENTIAL_FRAMES) // samples)
-            pictures = [frame.small(size) for frame in video.frames() if frame.index % step == step // 2]
-            pictures = pictures[:: max(1, len(pictures) // samples)]  # where the container did not know its length
-    groups: list[list[np.ndarray]] = []
-    for picture in pictures:
-        for group in groups:
-            if same_view(group[-1], picture) or same_view(group[0], picture):
-                group.append(picture)
+
+    def __init__(self, path: Path):
+        self._video = open_video(path, skim=True)
+        duration = self._video.probe.duration_seconds or 60.0
+        self._step = float(np.clip(duration / SAMPLES, 0.1, SAMPLE_SECONDS))
+        self._coming = find_scenes(self._pictures())
+        self._scenes: deque[Scene] = deque(maxlen=3)
+
+    def close(self) -> None:
+        self._video.close()
+
+    def scene_at(self, frame: Frame) -> Scene | None:
+        """The scene that a frame shows; frames must be asked about in order of time.
+
+        Returns:
+            None where the camera moves, or the scene is too short to be known.
+        """
+        while not self._scenes or self._scenes[-1].end_seconds < frame.pts_seconds:
+            scene = next(self._coming, None)
+            if scene is None:
                 break
-        else:
-            groups.append([picture])
-    stacks = [np.stack(group) for group in groups if len(group) >= min(LEAST_SAMPLES, len(pictures))]
-    return [Scene(learn_background(stack), stack) for stack in stacks]
+            self._scenes.append(scene)
+        small = frame.small(model_size(*frame.size, LOOK_WIDTH))
+        for scene in reversed(self._scenes):
+            near = scene.start_seconds - 2 * self._step < frame.pts_seconds < scene.end_seconds + 2 * self._step
+            if near and scene.background is not None:
+                image = scene.background.resized((small.shape[1], small.shape[0])).image
+                if same_view(image, small):
+                    return scene
+        return None
+
+    def _pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        due = -np.inf
+        size = model_size(self._video.probe.width, self._video.probe.height)
+        for frame in self._video.frames():
+            if frame.pts_seconds >= due:
+                due = frame.pts_seconds + self._step
+                yield frame.pts_seconds, frame.small(size)
 
 
 class Finder:
@@ -105,10 +110,14 @@ class Finder:
 
     def __init__(self, path: Path, predictor: Predictor, max_subjects: int = 4):
         self._predictor, self._max_subjects = predictor, max_subjects
-        self._scenes = survey_scenes(path)
+        self._survey = Survey(path)
         self._next_id = 0
         self._fps = 25.0
         self._frames = self._followed = 0
+
+    def close(self) -> None:
+        """Close the video, which is read a second time to learn its scenes."""
+        self._survey.close()
 
     @property
     def note(self) -> str:
@@ -127,27 +136,26 @@ class Finder:
         """One iterator of results a shot, to be read to its end before the next."""
         looks = _Looks(frames, stride, self._fps)
         while looks.begin_shot():
-            scene = self._matching_scene(looks.first)
+            scene = self._survey.scene_at(looks.first)
             if scene is None:
                 yield self._follow(looks)
             else:
                 yield self._track(looks, scene)
 
-    def _matching_scene(self, frame: Frame) -> Scene | None:
-        if not self._scenes:
-            return None
-        small = frame.small(model_size(*frame.size, LOOK_WIDTH))
-        return next((scene for scene in self._scenes if same_view(scene.background.image, small)), None)
-
     def _track(self, looks: _Looks, scene: Scene) -> Iterator[Found]:
         """Static camera: foreground, tracker, and boxes steadied over the looks around."""
-        background = BackgroundModel("mog2", scene.background, scene.samples)
+        background = self._model(scene, looks.first)
         tracker = Tracker(self._max_subjects, max_missed=max(3, round(0.5 / LOOK_SECONDS)))
         numbers: dict[int, int] = {}
         window: deque[_Look] = deque()
         at, crowded = 0, 0  # which look of the window is to be given out next
         for group in looks:
             small = group[0].small(model_size(*group[0].size, LOOK_WIDTH))
+            if group[0].pts_seconds > scene.end_seconds and (later := self._survey.scene_at(group[0])) not in (
+                None,
+                scene,
+            ):
+                scene, background = later, self._model(later, group[0])
             mask = background.apply(small)
             crowded = crowded + 1 if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size else 0
             boxes = {} if crowded else self._tight_boxes(tracker, mask, small, group[0].size)
@@ -165,6 +173,11 @@ class Finder:
             yield from self._give_out(window, rest, numbers)
         if crowded > LOST_LOOKS:
             yield from self._follow(looks)
+
+    def _model(self, scene: Scene, frame: Frame) -> BackgroundModel:
+        assert scene.background is not None
+        size = model_size(*frame.size, LOOK_WIDTH)
+        return BackgroundModel("mog2", scene.background.resized(size), scene.samples)
 
     def _tight_boxes(
         self, tracker: Tracker, mask: np.ndarray, small: np.ndarray, size: tuple[int, int]

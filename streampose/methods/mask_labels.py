@@ -69,8 +69,19 @@ def _predict_view(
     return (back[:, flip_index], confidence[:, flip_index]) if flipped else (back, confidence)
 
 
-def merge(points: Tensor, confidence: Tensor, flip_index: list[int]) -> tuple[Tensor, Tensor]:
-    """Average predictions of V views whose left and right may differ: (V, N, K, 3), (V, N, K) -> (N, K, 3), (N, K)."""
+def merge(
+    points: Tensor, confidence: Tensor, flip_index: list[int], weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Average predictions of V views whose left and right may differ; what they disagree on loses confidence.
+
+    Args:
+        points: (V, N, K, 3); the first view decides what is left.
+        confidence: (V, N, K).
+        weights: (V, N, 1) or (V, N, K), beside the squared confidence.
+
+    Returns:
+        (N, K, 3) and (N, K).
+    """
     reference = points[0]
     aligned, sure = [], []
     for view, certain in zip(points, confidence, strict=True):
@@ -79,8 +90,10 @@ def merge(points: Tensor, confidence: Tensor, flip_index: list[int]) -> tuple[Te
         swap = (other < same)[:, None]
         aligned.append(torch.where(swap[..., None], view[:, flip_index], view))
         sure.append(torch.where(swap, certain[:, flip_index], certain))
-    views, weights = torch.stack(aligned), torch.stack(sure) ** 2 + 1e-4
-    mean = (views * weights[..., None]).sum(0) / weights.sum(0)[..., None]
+    views, share = torch.stack(aligned), torch.stack(sure) ** 2 + 1e-4
+    if weights is not None:
+        share = share * weights
+    mean = (views * share[..., None]).sum(0) / share.sum(0)[..., None]
     spread = ((views[..., :2] - mean[..., :2]) ** 2).sum(-1).mean(0).sqrt()
     return mean, torch.stack(sure).mean(0) * torch.exp(-spread / AGREEMENT)
 

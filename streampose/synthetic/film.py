@@ -98,7 +98,7 @@ def film(
     grain = rng.standard_normal(2 * width * height * 3, dtype=np.float32) * np.float32(optics.noise)
     pts_seconds = np.arange(T) / fps
     empty = None
-    with VideoWriter(video, fps, camera.size, crf=18) as writer:
+    with VideoWriter(video, fps, camera.size) as writer:
         for frame in range(T):
             K, R, t = camera.K[frame], camera.R[frame], camera.t[frame]
             if empty is None or camera.moves:

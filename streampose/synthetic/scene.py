@@ -133,10 +133,12 @@ class Surroundings:
         self.sun_colour = rng.uniform(0.35, 0.85) * tint
         self.sky_colour = rng.uniform(0.45, 0.65) * (2 - tint)
         self.shadow = rng.uniform(0.15, 0.5)
-        self.ground, self.wall = ground_texture(rng), wall_texture(rng)
-        self.ground_scale, self.wall_scale = rng.uniform(60, 160), rng.uniform(90, 160)  # texels a metre
+        ground, wall = ground_texture(rng), wall_texture(rng)
+        self.ground_scale, self.wall_scale = float(rng.uniform(60, 160)), float(rng.uniform(90, 160))  # texels a metre
         self.wall_distance = rng.uniform(5.0, 14.0) + 4.0
         self.exposure = rng.uniform(0.85, 1.15)
+        bright = self.exposure * (0.8 * self.sun_colour * self.sun[2] + self.sky_colour) / 255
+        self.ground, self.wall = (ground * bright).astype(np.float32), (wall * bright).astype(np.float32)
 
     def light(self, normals: np.ndarray) -> np.ndarray:
         """Light sent back by a white matt surface: (V, 3) normals -> (V, 3) colours."""
@@ -149,38 +151,23 @@ class Surroundings:
     def background(self, K: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The empty scene: (H, W, 3) float32, 1.0 is white. A ground plane inside a round wall."""
         width, height = self.size
-        rays = np.linalg.inv(K) @ np.stack(
-            [*(g.ravel() for g in np.meshgrid(np.arange(width), np.arange(height))), np.ones(width * height)]
-        )
-        dx, dy, dz = (R.T @ rays).astype(np.float32)
+        x = ((np.arange(width) - K[0, 2]) / K[0, 0]).astype(np.float32)
+        y = ((np.arange(height) - K[1, 2]) / K[1, 1]).astype(np.float32)[:, None]
+        turn = R.T.astype(np.float32)
+        dx, dy, dz = (row[0] * x + (row[1] * y + row[2]) for row in turn)  # (H, W) each: the pixels' rays in the world
         ox, oy, oz = (-R.T @ t).astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            to_ground = np.where(dz < -1e-6, -oz / dz, np.inf)
-            a, b, c = dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - self.wall_distance**2
-            to_wall = (-b + np.sqrt(np.maximum(b * b - a * c, 0))) / np.maximum(a, 1e-9)
-        on_ground = to_ground < to_wall
-        s = np.where(on_ground, to_ground, to_wall)
+        to_ground = -oz / np.minimum(dz, -1e-6)
+        a, b, c = dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - np.float32(self.wall_distance**2)
+        to_wall = (np.sqrt(b * b - a * c) - b) / a
+        s = np.minimum(to_ground, to_wall)
         x, y, z = ox + s * dx, oy + s * dy, oz + s * dz
-        image = np.empty((width * height, 3), np.float32)
-        image[on_ground] = self._sample(
-            self.ground, x[on_ground] * self.ground_scale, y[on_ground] * self.ground_scale, s[on_ground]
-        )
-        w = ~on_ground
-        around = np.arctan2(y[w], x[w]) * self.wall_distance * self.wall_scale
-        image[w] = self._sample(self.wall, around, -z[w] * self.wall_scale, np.zeros(int(w.sum()), np.float32))
-        image *= (self.exposure * (0.8 * self.sun_colour * self.sun[2] + self.sky_colour)).astype(np.float32)
-        return image.reshape(height, width, 3)
-
-    def _sample(self, texture: np.ndarray, u: np.ndarray, v: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        size = texture.shape[0]
-        # remap wants an image of fewer than 32767 rows: the list of points is folded into one.
-        rows = max(1, int(np.ceil(len(u) / 256)))
-        places = np.zeros((2, rows * 256), np.float32)
-        places[0, : len(u)], places[1, : len(v)] = u % size, v % size
-        folded = places.reshape(2, rows, 256)
-        sampled = cv2.remap(texture, folded[0], folded[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        fade = np.clip(distance / 25, 0, 0.9)[:, None].astype(np.float32)
-        return (sampled.reshape(-1, 3)[: len(u)] * (1 - fade) + texture.mean((0, 1), dtype=np.float32) * fade) / 255
+        around = cv2.phase(x, y) * np.float32(self.wall_distance * self.wall_scale)
+        image = cv2.remap(self.wall, around, z * -self.wall_scale, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        x, y = x * self.ground_scale, y * self.ground_scale
+        ground = cv2.remap(self.ground, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        fade = np.minimum(to_ground / 25, 0.9)[..., None]  # far away the texture is too fine to be seen
+        ground += fade * (self.ground.mean((0, 1)) - ground)
+        return np.where((to_ground < to_wall)[..., None], ground, image)
 
     def cast_shadows(
         self, image: np.ndarray, heads: list[np.ndarray], K: np.ndarray, R: np.ndarray, t: np.ndarray

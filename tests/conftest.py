@@ -11,6 +11,7 @@ from streampose.config import load_skeleton
 from streampose.structures import Skeleton
 
 SIZE = 64  # side of the crops of the bundle below
+PADDING = 0.15
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ def walker_bundle(tmp_path_factory) -> Path:
     (folder / "weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     write_bundle(
         folder / "bundle", model=folder / "model.onnx", weights=folder / "weights.safetensors", skeleton=skeleton,
-        input_size=SIZE, padding=0.15, method="shirt", preset="tiny", provenance={},
+        input_size=SIZE, padding=PADDING, method="shirt", preset="tiny", provenance={},
     )  # fmt: skip
     return folder / "bundle"
 
@@ -34,17 +35,22 @@ def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    from streampose.runtime.predictor import box_from_keypoints
+
     K, S = skeleton.num_joints, SIZE
     pose = np.zeros((K, 3), np.float32)
     for bone in skeleton.bones:
         pose[bone.child] = pose[bone.parent] + bone.length * np.array(bone.direction, np.float32)
-    pose = (pose - pose[skeleton.joints.index("thorax")] * (1, 0.5, 0)) * 0.6 * S
+    pose = pose - pose[skeleton.joints.index("thorax")] * (1, 0.5, 0)
+    box = box_from_keypoints(pose[:, :2], np.ones(K), skeleton, PADDING)
+    assert box is not None
+    pose = pose * S / (box[2] - box[0])  # so that the box that follows from it is the one it was found in
     y, x = np.mgrid[:S, :S].astype(np.float32)
     constants = {
         "red": np.array([[1.0], [-0.5], [-0.5]], np.float32), "threshold": np.float32(80.0), "tiny": np.float32(1e-3),
         "grid": np.stack([x, y, 0 * x], -1).reshape(S * S, 3), "flat": np.array([-1, 1, S * S], np.int64),
         "pose": pose[None].astype(np.float32), "rows": np.array([-1, 1, 3], np.int64), "last": np.array([2], np.int64),
-        "sure": np.full((1, K), 0.9, np.float32), "column": np.array([-1, 1], np.int64), "some": np.float32(1000.0),
+        "sure": np.full((1, K), 0.9, np.float32), "column": np.array([-1, 1], np.int64), "some": np.float32(100.0),
     }  # fmt: skip
     nodes = [
         helper.make_node("Cast", ["crops"], ["float"], to=TensorProto.FLOAT),

@@ -21,6 +21,7 @@ PATIENCE = 5  # frames with too little confidence before a subject is given up
 LOOK_EVERY = 10  # frames between looks at what moves, and between tries of the whole frame of a static camera
 LEARN_EVERY = 3  # frames between those looks while it is not known yet what moves
 TRIES = 2  # boxes that are tried beyond those needed; the surest stay
+NEAR = 0.2  # overlap from which movement counts as a subject's own
 STRAY_LOOKS = 4  # looks in a row with all movement elsewhere before a subject is given up
 SMALLEST = 0.04  # a subject's box side in units of the picture's longer side
 BOX_STEP = 0.4  # how far a followed box moves towards the one its keypoints give, each frame
@@ -119,18 +120,24 @@ class Follower:
     def learn(self, image: np.ndarray) -> None:
         """Look at what moves in a frame in which nothing was looked for; call it after publishing, it takes a while.
 
-        So the background goes on being learnt, and a subject whose box has nothing to do with the movement is noticed.
+        So the background goes on being learnt, and a box that has little or nothing to do with the movement is noticed.
         """
         if self._looked or self._frame % (LEARN_EVERY if self._motion is None else LOOK_EVERY):
             return
         self._motion = self._find_motion(image)
         if self._motion is None or not len(self._motion):
             return
-        squares = [square_box(box, self._padding) for box in self._motion]
-        claimed = [any(_iou(square, subject.box) > 0.2 for subject in self.subjects) for square in squares]
-        for subject in self.subjects:
-            fits = any(_iou(square, subject.box) > 0.2 for square in squares)
-            subject.stray_looks = 0 if fits or all(claimed) else subject.stray_looks + 1
+        squares = np.stack([square_box(box, self._padding) for box in self._motion])
+        overlap = box_iou(np.array([subject.box for subject in self.subjects]).reshape(-1, 4), squares)  # (N, M)
+        all_claimed = (overlap > NEAR).any(0).all()
+        for subject, row in zip(self.subjects, overlap, strict=True):
+            near = int(row.argmax())
+            if row[near] <= NEAR:
+                subject.stray_looks += not all_claimed
+                continue
+            subject.stray_looks = 0
+            if row[near] < 0.5 and (overlap[:, near] > NEAR).sum() == 1:  # its box has grown or shrunk off the subject
+                subject.box = subject.box + BOX_STEP * (squares[near] - subject.box)
 
     def _update_one(self, subject: Subject, score: float, xy: np.ndarray, confidence: np.ndarray) -> None:
         enough = max(self._min_confidence, 0.5 * subject.reference)
@@ -157,7 +164,7 @@ class Follower:
         for subject in self.subjects:
             overlaps = [_iou(square, subject.box) for square in squares]
             near = squares[int(np.argmax(overlaps))] if squares else subject.box
-            subject.moving = max(overlaps, default=0.0) > 0.2
+            subject.moving = max(overlaps, default=0.0) > NEAR
             if subject.moving and not subject.sure:
                 subject.box = subject.box + BOX_STEP * (near - subject.box)
         for square in squares:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,22 +116,29 @@ class Slot:
 
 
 class Timings:
-    """Recent durations by name, with their percentiles; bounded, so that hours cost no memory."""
+    """Recent durations with their percentiles; a ring of fixed size, so that hours cost no memory."""
 
     def __init__(self, keep: int = 20_000):
-        self._values: deque[tuple[float, float]] = deque(maxlen=keep)
+        self._at = np.full(keep, -np.inf)
+        self._milliseconds = np.zeros(keep, np.float32)
+        self._count = 0
 
     def add(self, now: float, milliseconds: float) -> None:
-        self._values.append((now, milliseconds))
+        """Note a duration that ended at `now` (`time.monotonic()`)."""
+        slot = self._count % len(self._at)
+        self._at[slot], self._milliseconds[slot] = now, milliseconds
+        self._count += 1
 
     def percentiles(self, since: float = -np.inf) -> LatencyMessage:
-        values = [value for at, value in tuple(self._values) if at >= since]
-        if not values:
+        """Of the durations that ended after `since`."""
+        values = self._milliseconds[np.isfinite(self._at) & (self._at >= since)]
+        if not len(values):
             return LatencyMessage()
         p50, p95, p99 = (round(float(v), 2) for v in np.percentile(values, (50, 95, 99)))
         return LatencyMessage(p50=p50, p95=p95, p99=p99)
 
     def rate(self, now: float) -> float:
         """Events a second over the last two seconds."""
-        recent = [at for at, _ in tuple(self._values)[-500:] if at >= now - 2.0]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+        recent = self._at[self._at >= now - 2.0]
+        seconds = float(np.ptp(recent)) if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / seconds if seconds else 0.0

@@ -138,6 +138,23 @@ def test_a_sure_subject_far_from_all_movement_is_given_up():
     assert follower._frame <= (follow.STRAY_LOOKS + 1) * follow.LOOK_EVERY
 
 
+def test_a_box_that_shrank_is_led_back_to_the_size_of_what_moves():
+    follower = make(np.array([[200.0, 100.0, 300.0, 300.0]]))  # (130, 80, 370, 320) when square and padded
+    follower.boxes(IMAGE)
+    follower.update(answer((250, 200, 0.9)))
+    follower.subjects[0].box = np.array([200.0, 150.0, 300.0, 250.0], np.float32)
+    follower._frame = follow.LOOK_EVERY
+    follower._looked = False
+    follower.learn(IMAGE)
+    side = follower.subjects[0].box[2] - follower.subjects[0].box[0]
+    assert side == 100  # too far off to be sure that it is the same: counted
+    assert follower.subjects[0].stray_looks == 1
+    follower.subjects[0].box = np.array([180.0, 130.0, 320.0, 270.0], np.float32)
+    follower.learn(IMAGE)
+    assert follower.subjects[0].box[2] - follower.subjects[0].box[0] == 140 + follow.BOX_STEP * (240 - 140)
+    assert follower.subjects[0].stray_looks == 0
+
+
 def test_who_stands_still_stays_while_all_movement_belongs_to_another():
     follower = make(np.array([[400.0, 300.0, 500.0, 400.0], [100.0, 100.0, 200.0, 200.0]]), max_subjects=2)
     follower.boxes(IMAGE)

@@ -105,10 +105,17 @@ def silhouettes(skeleton: Skeleton, count: int, size: int, rng: np.random.Genera
     figures = random_figures(skeleton, count, rng)
     joints, radius = _place(skeleton, face_camera(skeleton, figures.joints), figures.radius, rng)
     masks = np.empty((count, size, size), np.uint8)
+    before: np.ndarray | None = None
     for b in range(count):
         canvas = np.zeros((2 * size, 2 * size), np.uint8)
-        for limb in _limbs(skeleton, joints[b], radius[b]):
-            _draw_limb(canvas, limb, 255)
+        lost = int(rng.integers(len(skeleton.bones))) if rng.random() < 0.2 else -1
+        for n, limb in enumerate(_limbs(skeleton, joints[b], radius[b])):
+            if n != lost:
+                _draw_limb(canvas, limb, 255)
+        alone = canvas.copy()
+        if before is not None and rng.random() < 0.1:  # a part of another subject
+            canvas |= np.roll(before, int(rng.choice((-1, 1)) * rng.uniform(0.6, 1.0) * size), 1)
+        before = alone
         masks[b] = cv2.resize(_spoil(canvas, joints[b, :, :2], rng), (size, size), interpolation=cv2.INTER_AREA)
     return masks, joints.astype(np.float32)
 
@@ -274,18 +281,20 @@ def _spoil(mask: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.nda
         for joint in rng.integers(0, len(pixels), rng.integers(1, 4)):
             x, y = pixels[joint] + rng.normal(0, 0.02 * size, 2)
             cv2.circle(mask, (int(x), int(y)), int(size * rng.uniform(0.015, 0.06)), 255, -1)
-    if kind[1] < 0.12:  # a shadow at the lowest point
+    if kind[1] < 0.3:  # a shadow at the lowest point
         x, y = pixels[pixels[:, 1].argmax()]
-        axes = (int(size * rng.uniform(0.05, 0.18)), int(size * rng.uniform(0.01, 0.04)))
-        cv2.ellipse(mask, (int(x + rng.normal(0, 0.05 * size)), int(y)), axes, 0, 0, 360, 255, -1)
+        wide, high = size * rng.uniform(0.04, 0.25), size * rng.uniform(0.01, 0.05)
+        x, tilt = x + rng.uniform(-0.8, 0.8) * wide, float(rng.uniform(-20, 20))
+        cv2.ellipse(mask, (int(x), int(y)), (int(wide), int(high)), tilt, 0, 360, 255, -1)
     if kind[2] < 0.6:
         amount = int(rng.integers(1, 4))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * amount + 1, 2 * amount + 1))
         mask = cv2.dilate(mask, kernel) if rng.random() < 0.6 else cv2.erode(mask, kernel)
-    if kind[3] < 0.25:  # holes where the subject looks like its background
-        for _ in range(rng.integers(1, 4)):
-            x, y = rng.integers(0, size, 2)
-            axes = (int(size * rng.uniform(0.02, 0.08)), int(size * rng.uniform(0.02, 0.08)))
+    if kind[3] < 0.4:  # holes and gaps where the subject looks like its background
+        for _ in range(rng.integers(1, 5)):
+            first, second = pixels[rng.integers(0, len(pixels), 2)]
+            x, y = first + rng.random() * (second - first) + rng.normal(0, 0.03 * size, 2)
+            axes = (int(size * rng.uniform(0.02, 0.1)), int(size * rng.uniform(0.015, 0.06)))
             cv2.ellipse(mask, (int(x), int(y)), axes, float(rng.uniform(0, 180)), 0, 360, 0, -1)
     if kind[4] < 0.12:  # blobs of noise elsewhere
         for _ in range(rng.integers(1, 3)):

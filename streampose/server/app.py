@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 import streampose
 from streampose.server.guard import Guard
 from streampose.server.messages import (
+    FrameMessage,
     HelloMessage,
     LatencyMessage,
     SkeletonMessage,
@@ -58,6 +59,11 @@ def create_app(session: Session, host: str = "127.0.0.1") -> FastAPI:
     def skeleton() -> SkeletonMessage:
         """Joints and bones of the model being served."""
         return describe_skeleton(session.predictor.skeleton)
+
+    @app.get("/v1/schema")
+    def schema() -> dict[str, Any]:
+        """JSON Schema of the messages of `WS /v1/stream`, which OpenAPI has no place for."""
+        return {model.__name__: model.model_json_schema() for model in (HelloMessage, FrameMessage, StatsMessage)}
 
     @app.get("/healthz")
     def healthy(response: Response) -> dict[str, str]:

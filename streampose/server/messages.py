@@ -1,6 +1,6 @@
 """What the live server says: the documented messages of `WS /v1/stream` and `GET /v1/*`, and their binary packing.
 
-Schema 1. A client opens `WS /v1/stream?video=jpeg|none&ack=0|1` and receives
+Schema 1; `GET /v1/schema` gives it as JSON Schema. A client opens `WS /v1/stream?video=jpeg|none&ack=0|1` and receives
 
 1. one `hello` (text) with the skeleton, so that it can draw what follows;
 2. a `frame` for every published frame it is quick enough to take. With `video=none` (the default) it is a text message;

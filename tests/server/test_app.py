@@ -78,6 +78,13 @@ def test_status_skeleton_and_health(running, fakes):
     assert client.get("/v1/skeleton").json()["joints"][0] == "pelvis"
 
 
+def test_the_interface_describes_itself(running):
+    client, *_ = running
+    assert {"/v1/status", "/v1/skeleton", "/healthz", "/readyz"} <= set(client.get("/openapi.json").json()["paths"])
+    schema = client.get("/v1/schema").json()
+    assert {"number", "pts_seconds", "latency_ms", "size", "subjects"} <= set(schema["FrameMessage"]["properties"])
+
+
 def test_health_says_when_the_session_failed(make_session, source, fakes):
     predictor = fakes.Predictor()
     predictor.failure = RuntimeError("no memory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,9 @@ def film(
     grain = rng.standard_normal(2 * width * height * 3, dtype=np.float32) * np.float32(optics.noise)
     pts_seconds = np.arange(T) / fps
     empty = None
-    with VideoWriter(video, fps, camera.size) as writer:
+    # One encoder thread, beside the one that renders: with more of them the same frames give differing files.
+    with VideoWriter(video, fps, camera.size, threads=1) as writer, ThreadPoolExecutor(1) as encoder:
+        written: Future[None] | None = None
         for frame in range(T):
             K, R, t = camera.K[frame], camera.R[frame], camera.t[frame]
             if empty is None or camera.moves:
@@ -113,7 +116,12 @@ def film(
                 boxes[frame, subject] = mask_box(masks[frame] == subject + 1)
             z = camera_from_world(joints_3d[frame], R, t)[..., 2]
             visibility[frame] = visible(joints_2d[frame], z, depths, seen.z)
-            writer.write(expose(image, optics, grain, rng), float(pts_seconds[frame]))
+            picture = expose(image, optics, grain, rng)
+            if written is not None:
+                written.result()
+            written = encoder.submit(writer.write, picture, float(pts_seconds[frame]))
+        if written is not None:
+            written.result()
     truth = Truth(
         joints=np.array(joints), joints_3d=joints_3d, joints_2d=joints_2d, visibility=visibility, boxes=boxes,
         masks=masks, pts_seconds=pts_seconds, K=camera.K, R=camera.R, t=camera.t, size=np.array(camera.size),

@@ -25,12 +25,13 @@ from streampose.formats.coco import CocoWriter
 from streampose.formats.parquet import ParquetWriter
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
-from streampose.runtime.pipeline import read_ahead
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
 from streampose.structures import Keypoints
 from streampose.tracking.one_euro import OneEuroFilter
-from streampose.video.decode import Frame, Video, find_videos, open_video
+from streampose.video.ahead import ahead
+from streampose.video.decode import Video, find_videos, open_video
 from streampose.video.encode import VideoWriter
+from streampose.video.frame import Frame
 
 QUEUE_BYTES = 32 << 20  # of decoded frames that wait for inference, and again of those that wait for writing
 SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
@@ -116,15 +117,15 @@ def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> 
     entry: dict[str, Any] = {
         "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "files": {},
     }  # fmt: skip
-    frames, tracks = 0, set()
+    frames, tracks = 0, set[int]()
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
             write = _open_writers(job, video, stack)
-            finder = stack.enter_context(contextlib.closing(Finder(job.path, job.predictor, max_subjects)))
+            finder = Finder(job.path, job.predictor, max_subjects)
             depth = _queue_depth(video)
-            decoded = stack.enter_context(read_ahead(video.frames(), depth))
-            found = finder.find(decoded, video.probe.fps)
-            annotated = stack.enter_context(read_ahead(find_poses(found, job.predictor, batch), depth))
+            decoded = stack.enter_context(ahead(video.frames(), depth))
+            found = finder.find(decoded, video.probe)
+            annotated = stack.enter_context(ahead(find_poses(found, job.predictor, batch), depth))
             smoother = Smoother() if job.smooth else None
             bar = stack.enter_context(progress(label, video.probe.frames_estimate))
             for result in annotated:

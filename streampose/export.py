@@ -25,12 +25,13 @@ from streampose.runtime.bundle import MODEL_FILE, WEIGHTS_FILE, Bundle, write_bu
 from streampose.runtime.predictor import choose_runtime, load_predictor
 from streampose.runtime.torch import CropsToKeypoints
 from streampose.structures import Skeleton
+from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint
 
 OPSET = 17
 PARITY_CROPS = 8
 PARITY_PX = {"f32": 0.1, "bf16": 2.0}  # largest difference to eager PyTorch in crop pixels
-PADDING = 0.15  # of the boxes, where a run does not say
+PADDING = MARGIN  # of the boxes, where a run does not say
 
 
 def export(

@@ -20,11 +20,11 @@ from streampose.runtime.predictor import Predictor, box_from_keypoints
 from streampose.structures import Keypoints
 from streampose.tracking.association import Tracker
 from streampose.tracking.boxes import steady_square
-from streampose.video.decode import Frame, open_video
+from streampose.video.decode import Probe
+from streampose.video.frame import Frame
+from streampose.video.samples import sample_pictures
 from streampose.video.shots import ShotDetector
 
-SAMPLES = 24  # pictures at least from which the scenes of a short video are learnt
-SAMPLE_SECONDS = 2.5  # between two of them in a long one
 LOOK_WIDTH = 240  # pixels of the longer side of the pictures that are looked at
 LOOK_SECONDS = 0.1  # between two looks at what moves; boxes in between are interpolated
 AHEAD = 3  # looks before and after, over which a box is steadied
@@ -53,20 +53,11 @@ class Found:
 
 
 class Survey:
-    """What the camera's views look like when they are empty, learnt a little ahead of the frames that are asked about.
+    """What the views of a static camera look like when they are empty, learnt a little ahead of the frames."""
 
-    It skims the video once more beside the main reading, so that memory does not grow with the length of the video.
-    """
-
-    def __init__(self, path: Path):
-        self._video = open_video(path, skim=True)
-        duration = self._video.probe.duration_seconds or 60.0
-        self._step = float(np.clip(duration / SAMPLES, 0.1, SAMPLE_SECONDS))
-        self._coming = find_scenes(self._pictures())
+    def __init__(self, path: Path, size: tuple[int, int]):
+        self._coming = find_scenes(sample_pictures(path, size))
         self._scenes: deque[Scene] = deque(maxlen=3)
-
-    def close(self) -> None:
-        self._video.close()
 
     def scene_at(self, frame: Frame) -> Scene | None:
         """The scene that a frame shows; frames must be asked about in order of time.
@@ -81,20 +72,11 @@ class Survey:
             self._scenes.append(scene)
         small = frame.small(model_size(*frame.size, LOOK_WIDTH))
         for scene in reversed(self._scenes):
-            near = scene.start_seconds - 2 * self._step < frame.pts_seconds < scene.end_seconds + 2 * self._step
-            if near and scene.background is not None:
+            if scene.background is not None:
                 image = scene.background.resized((small.shape[1], small.shape[0])).image
                 if same_view(image, small):
                     return scene
         return None
-
-    def _pictures(self) -> Iterator[tuple[float, np.ndarray]]:
-        due = -np.inf
-        size = model_size(self._video.probe.width, self._video.probe.height)
-        for frame in self._video.frames():
-            if frame.pts_seconds >= due:
-                due = frame.pts_seconds + self._step
-                yield frame.pts_seconds, frame.small(size)
 
 
 class Finder:
@@ -110,14 +92,9 @@ class Finder:
 
     def __init__(self, path: Path, predictor: Predictor, max_subjects: int = 4):
         self._predictor, self._max_subjects = predictor, max_subjects
-        self._survey = Survey(path)
+        self._path = path
         self._next_id = 0
-        self._fps = 25.0
         self._frames = self._followed = 0
-
-    def close(self) -> None:
-        """Close the video, which is read a second time to learn its scenes."""
-        self._survey.close()
 
     @property
     def note(self) -> str:
@@ -126,23 +103,19 @@ class Finder:
         share = round(100 * self._followed / self._frames)
         return f"the camera moves in {share} % of the frames: one subject was followed there from the whole picture"
 
-    def find(self, frames: Iterator[Frame], fps: float) -> Iterator[Found]:
-        """Say for each frame, in order, where its subjects are; a few frames are held back to look ahead."""
-        self._fps = fps
-        for shot in self._shots(frames, max(1, round(LOOK_SECONDS * fps))):
-            yield from shot
+    def find(self, frames: Iterator[Frame], probe: Probe) -> Iterator[Found]:
+        """Say for each frame, in order, where its subjects are; a few frames are held back to look ahead.
 
-    def _shots(self, frames: Iterator[Frame], stride: int) -> Iterator[Iterator[Found]]:
-        """One iterator of results a shot, to be read to its end before the next."""
-        looks = _Looks(frames, stride, self._fps)
+        Args:
+            frames: all frames of the video.
+        """
+        looks = _Looks(frames, max(1, round(LOOK_SECONDS * probe.fps)), probe.fps)
+        survey = Survey(self._path, model_size(probe.width, probe.height))
         while looks.begin_shot():
-            scene = self._survey.scene_at(looks.first)
-            if scene is None:
-                yield self._follow(looks)
-            else:
-                yield self._track(looks, scene)
+            scene = survey.scene_at(looks.first)
+            yield from self._follow(looks) if scene is None else self._track(looks, scene, survey)
 
-    def _track(self, looks: _Looks, scene: Scene) -> Iterator[Found]:
+    def _track(self, looks: _Looks, scene: Scene, survey: Survey) -> Iterator[Found]:
         """Static camera: foreground, tracker, and boxes steadied over the looks around."""
         background = self._model(scene, looks.first)
         tracker = Tracker(self._max_subjects, max_missed=max(3, round(0.5 / LOOK_SECONDS)))
@@ -151,14 +124,18 @@ class Finder:
         at, crowded = 0, 0  # which look of the window is to be given out next
         for group in looks:
             small = group[0].small(model_size(*group[0].size, LOOK_WIDTH))
-            if group[0].pts_seconds > scene.end_seconds and (later := self._survey.scene_at(group[0])) not in (
+            if group[0].pts_seconds > scene.end_seconds and (later := survey.scene_at(group[0])) not in (
                 None,
                 scene,
             ):
                 scene, background = later, self._model(later, group[0])
             mask = background.apply(small)
             crowded = crowded + 1 if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size else 0
-            boxes = {} if crowded else self._tight_boxes(tracker, mask, small, group[0].size)
+            boxes: dict[int, np.ndarray] = {}
+            if not crowded:
+                scale = np.array(group[0].size, np.float32) / (mask.shape[1], mask.shape[0])
+                tracks = tracker.update(mask, small, background.steady)
+                boxes = {track.id: track.box * np.tile(scale, 2) for track in tracks if track.seen}
             window.append(_Look(group, boxes))
             if len(window) - at > AHEAD + 1:
                 yield from self._give_out(window, at, numbers)
@@ -178,13 +155,6 @@ class Finder:
         assert scene.background is not None
         size = model_size(*frame.size, LOOK_WIDTH)
         return BackgroundModel("mog2", scene.background.resized(size), scene.samples)
-
-    def _tight_boxes(
-        self, tracker: Tracker, mask: np.ndarray, small: np.ndarray, size: tuple[int, int]
-    ) -> dict[int, np.ndarray]:
-        """Track number -> (4,) tight box in source pixels."""
-        scale = np.array([size[0] / mask.shape[1], size[1] / mask.shape[0]] * 2, np.float32)
-        return {track.id: track.box * scale for track in tracker.update(mask, small) if track.seen}
 
     def _give_out(self, window: deque[_Look], at: int, numbers: dict[int, int]) -> Iterator[Found]:
         """The frames from one look up to the next one."""

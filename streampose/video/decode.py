@@ -58,22 +58,20 @@ class Probe:
     rotation_degrees: int
 
 
-def open_video(path: str | Path, *, size: tuple[int, int] | None = None, threads: int = 0, skim: bool = False) -> Video:
+def open_video(path: str | Path, *, size: tuple[int, int] | None = None, threads: int = 0) -> Video:
     """Open a video file.
 
     Args:
         path: the file.
         size: (width, height) of the frames that are given; None for the video's own.
         threads: decoder threads, 0 for as many as there are processors.
-        skim: leave out the frames that no other frame needs, often every second one, to look through a video faster.
-            The `index` of a frame then means nothing, its time does.
 
     Raises:
         VideoError: not a file, no permission, empty, not a video, audio only, or not one frame of it can be decoded.
     """
     path = Path(path)
     _check_file(path)
-    return Video(path, size, threads, skim)
+    return Video(path, size, threads)
 
 
 def find_videos(paths: Iterable[str | Path]) -> list[Path]:
@@ -95,8 +93,8 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
 class Video:
     """An open video; use it as a context manager. Made by `open_video`."""
 
-    def __init__(self, path: Path, size: tuple[int, int] | None, threads: int, skim: bool = False):
-        self.path, self._threads, self._skim = path, threads, skim
+    def __init__(self, path: Path, size: tuple[int, int] | None, threads: int):
+        self.path, self._threads = path, threads
         self._notes = Notes()
         self._container, self._stream = self._open()
         self._rest = self._pictures()
@@ -170,8 +168,6 @@ class Video:
         stream.codec_context.thread_type = "AUTO"  # type: ignore[assignment]  # the stub knows the flag only
         stream.codec_context.thread_count = self._threads
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow later on
-        if self._skim:
-            stream.codec_context.skip_frame = "NONREF"
         return container, stream
 
     def _describe(self, first: av.VideoFrame, shown: tuple[int, int], degrees: int) -> Probe:

@@ -35,8 +35,7 @@ def write(path, images):
 def find(path, **kwargs):
     finder = Finder(path, PREDICTOR, **kwargs)
     with open_video(path) as video:
-        found = list(finder.find(video.frames(), video.probe.fps))
-    finder.close()
+        found = list(finder.find(video.frames(), video.probe))
     return found, finder.note
 
 

@@ -241,13 +241,3 @@ def test_ffmpeg_agrees_on_rotation(tmp_path):
     with open_video(path) as video:
         image = next(video.frames()).image
     assert np.abs(np.frombuffer(raw, np.uint8).reshape(image.shape).astype(int) - image).mean() < 3
-
-
-def test_skimming_shows_fewer_frames_at_their_true_times(tmp_path):
-    path = write_video(tmp_path / "b.mp4", 60, options={"bf": "3"})
-    numbers, times = read_all(path)
-    with open_video(path, skim=True) as video:
-        skimmed = {frame.pts_seconds: read_number(frame.image) for frame in video.frames()}
-    assert 10 < len(skimmed) < 50
-    true = dict(zip(times, numbers, strict=True))
-    assert all(true[seconds] == number for seconds, number in skimmed.items())

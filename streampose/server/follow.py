@@ -35,6 +35,7 @@ class Subject:
         box: (4,) square edges in source pixels.
         sure: its keypoints were confident enough in the last frame to say where it is.
         moving: something moves where it is; known for subjects that are not sure.
+        order: the place of that movement, 0 moves most.
         reference: its usual confidence.
         bad_frames, stray_looks: how long it has not been sure; how often all movement was elsewhere.
         age: frames it has been looked at.
@@ -44,6 +45,7 @@ class Subject:
     box: np.ndarray
     sure: bool = False
     moving: bool = False
+    order: int = 0
     reference: float = 0.0
     bad_frames: int = 0
     stray_looks: int = 0
@@ -70,7 +72,7 @@ class Follower:
         *,
         padding: float,
         max_subjects: int = 1,
-        min_confidence: float = 0.2,
+        min_confidence: float = 0.1,
     ):
         self._find_motion, self._box_from_keypoints = find_motion, box_from_keypoints
         self._padding, self._max_subjects, self._min_confidence = padding, max_subjects, min_confidence
@@ -104,8 +106,11 @@ class Follower:
         ):
             self._update_one(subject, float(score), xy, confidence)
 
-        def rank(i: int) -> tuple[int, float]:  # those followed for longer come first, then the surest
-            return min(self.subjects[i].age, PATIENCE) if self.subjects[i].sure else 0, scores[i]
+        def rank(i: int) -> tuple[float, float]:
+            subject = self.subjects[i]
+            if subject.sure:  # those followed for longer come first, then the surest
+                return 1.0 + min(subject.age, PATIENCE), scores[i]
+            return round(scores[i], 1), -subject.order  # small differences of what is not sure mean nothing
 
         kept: list[int] = []
         for i in sorted(range(len(scores)), key=rank, reverse=True):
@@ -163,20 +168,20 @@ class Follower:
         squares = [] if self._motion is None else [square_box(box, self._padding) for box in self._motion]
         for subject in self.subjects:
             overlaps = [_iou(square, subject.box) for square in squares]
-            near = squares[int(np.argmax(overlaps))] if squares else subject.box
             subject.moving = max(overlaps, default=0.0) > NEAR
             if subject.moving and not subject.sure:
-                subject.box = subject.box + BOX_STEP * (near - subject.box)
-        for square in squares:
+                subject.order = int(np.argmax(overlaps))
+                subject.box = subject.box + BOX_STEP * (squares[subject.order] - subject.box)
+        for order, square in enumerate(squares):
             known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
             if not known and self._in_picture(square) and len(self.subjects) < self._max_subjects + TRIES:
-                self._add(square, moving=True)
+                self._add(square, moving=True, order=order)
         if not self.subjects and (self._motion is None or self._frame % LOOK_EVERY == 0):
             width, height = self._size
             self._add(square_box(np.array([0, 0, width, height], np.float32)), moving=False)
 
-    def _add(self, box: np.ndarray, moving: bool) -> None:
-        self.subjects.append(Subject(self._next_id, box, moving=moving))
+    def _add(self, box: np.ndarray, moving: bool, order: int = 0) -> None:
+        self.subjects.append(Subject(self._next_id, box, moving=moving, order=order))
         self._next_id += 1
 
     def _in_picture(self, box: np.ndarray) -> bool:

@@ -87,7 +87,7 @@ def test_of_two_boxes_the_surer_one_wins_over_a_ghost():
 def test_what_is_unsure_at_first_sight_is_no_subject():
     follower = make(None)
     follower.boxes(IMAGE)
-    assert not follower.update(answer((320, 240, 0.1))).any()
+    assert not follower.update(answer((320, 240, 0.05))).any()
     assert follower.subjects == []
 
 
@@ -97,7 +97,7 @@ def test_on_an_empty_static_scene_the_whole_frame_is_tried_only_now_and_then():
     for _ in range(3 * follow.LOOK_EVERY):
         boxes = follower.boxes(IMAGE)
         tried.append(len(boxes))
-        follower.update(answer(*[(320, 240, 0.1)] * len(boxes)))
+        follower.update(answer(*[(320, 240, 0.05)] * len(boxes)))
     assert sum(tried) == 3
 
 

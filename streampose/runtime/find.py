@@ -59,17 +59,22 @@ class Survey:
         self._coming = find_scenes(sample_pictures(path, size))
         self._scenes: deque[Scene] = deque(maxlen=3)
 
+    def newest(self, seconds: float) -> Scene | None:
+        """The last scene that is known when the frames are at this time; it may begin later."""
+        while not self._scenes or self._scenes[-1].end_seconds < seconds:
+            scene = next(self._coming, None)
+            if scene is None:
+                break
+            self._scenes.append(scene)
+        return self._scenes[-1] if self._scenes else None
+
     def scene_at(self, frame: Frame) -> Scene | None:
         """The scene that a frame shows; frames must be asked about in order of time.
 
         Returns:
             None where the camera moves, or the scene is too short to be known.
         """
-        while not self._scenes or self._scenes[-1].end_seconds < frame.pts_seconds:
-            scene = next(self._coming, None)
-            if scene is None:
-                break
-            self._scenes.append(scene)
+        self.newest(frame.pts_seconds)
         small = frame.small(model_size(*frame.size, LOOK_WIDTH))
         for scene in reversed(self._scenes):
             if scene.background is not None:
@@ -118,17 +123,16 @@ class Finder:
     def _track(self, looks: _Looks, scene: Scene, survey: Survey) -> Iterator[Found]:
         """Static camera: foreground, tracker, and boxes steadied over the looks around."""
         background = self._model(scene, looks.first)
+        known = survey.newest(looks.first.pts_seconds)
         tracker = Tracker(self._max_subjects, max_missed=max(3, round(0.5 / LOOK_SECONDS)))
         numbers: dict[int, int] = {}
         window: deque[_Look] = deque()
         at, crowded = 0, 0  # which look of the window is to be given out next
         for group in looks:
             small = group[0].small(model_size(*group[0].size, LOOK_WIDTH))
-            if group[0].pts_seconds > scene.end_seconds and (later := survey.scene_at(group[0])) not in (
-                None,
-                scene,
-            ):
-                scene, background = later, self._model(later, group[0])
+            if (coming := survey.newest(group[0].pts_seconds)) is not known:  # the same view in other light, later on
+                known, later = coming, survey.scene_at(group[0])
+                background = background if later is None else self._model(later, group[0])
             mask = background.apply(small)
             crowded = crowded + 1 if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size else 0
             boxes: dict[int, np.ndarray] = {}

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from streampose.geometry.crop import crop_resize
 
 REGION_STEP = 64  # regions are rounded up to this many pixels, so that the scaler is rarely set up anew
+MAX_REFORMATTERS = 64
 PLANAR = frozenset(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"))
 
 
@@ -58,7 +59,7 @@ class Frame:
 
         Args:
             size: (width, height).
-            gray: brightness only, which is about twice as fast.
+            gray: brightness only.
 
         Returns:
             (height, width, 3) uint8 RGB, or (height, width) uint8.
@@ -138,6 +139,8 @@ class Converter:
     def convert(self, picture: av.VideoFrame, size: tuple[int, int], pixel_format: str) -> np.ndarray:
         """The whole picture at (width, height)."""
         width, height = size[::-1] if self._orientation.transposed else size
+        if 4 * width <= 3 * picture.width and 4 * height <= 3 * picture.height and picture.format.name in PLANAR:
+            picture = _shrink(picture, width, height)
         return self._orientation.apply(self._reformat(picture, width, height, pixel_format))
 
     def convert_region(self, picture: av.VideoFrame, box: np.ndarray) -> tuple[np.ndarray, int, int] | None:
@@ -151,8 +154,7 @@ class Converter:
         y0, y1 = _stretch(float(box[1]), float(box[3]), height)
         if 2 * (x1 - x0) * (y1 - y0) > width * height:
             return None
-        part = av.VideoFrame(x1 - x0, y1 - y0, picture.format.name)
-        part.colorspace, part.color_range = picture.colorspace, picture.color_range
+        part = _empty_like(picture, x1 - x0, y1 - y0)
         for source, target in zip(picture.planes, part.planes, strict=True):
             down_x, down_y = width // source.width, height // source.height
             columns = slice(x0 // down_x, x0 // down_x + target.width)
@@ -164,9 +166,27 @@ class Converter:
         key = (width, height, pixel_format)
         with self._lock:
             if key not in self._reformatters:
+                if len(self._reformatters) >= MAX_REFORMATTERS:
+                    self._reformatters.clear()
                 self._reformatters[key] = VideoReformatter()
             # one thread: the decoder already keeps the others busy
             return self._reformatters[key].reformat(picture, width, height, pixel_format, threads=1).to_ndarray()
+
+
+def _shrink(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Average the planes down before they become RGB: a third of the time of FFmpeg's scaler, and sharper."""
+    small = _empty_like(picture, width, height)
+    for source, target in zip(picture.planes, small.planes, strict=True):
+        pixels = _pixels(source)[:, : source.width]
+        shrunk = cv2.resize(pixels, (target.width, target.height), interpolation=cv2.INTER_AREA)
+        _pixels(target)[:, : target.width] = shrunk
+    return small
+
+
+def _empty_like(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    empty = av.VideoFrame(width, height, picture.format.name)
+    empty.colorspace, empty.color_range = picture.colorspace, picture.color_range
+    return empty
 
 
 def _stretch(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The live path over a source and a model that the test drives."""
 
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -78,6 +79,24 @@ def test_while_the_source_is_away_the_state_says_so(make_session, source, fakes,
     assert (stats.state, stats.error, session.ready) == ("reconnecting", "unplugged", False)
     session.stop()
     assert session.done.is_set()
+
+
+def test_a_source_that_opens_itself_again_is_waited_for(make_session, source, fakes):
+    session = make_session(source)
+    slot = session.subscribe()
+    session.start()
+    source.push(fakes.dot(1, 1))
+    before = slot.take(timeout=5)
+    source.error = "no data came in time"  # and it has not ended: it goes on trying
+    end = time.monotonic() + 5
+    while session.stats().state != "reconnecting":
+        assert time.monotonic() < end
+    assert session.stats().error == "no data came in time" and not session.ready
+    source.error = None
+    source.push(fakes.dot(9, 9))
+    after = slot.take(timeout=5)
+    assert after.number == 2 and after.ids != before.ids  # whoever comes now need not be the same
+    assert (session.stats().state, session.stats().error, session.stats().reconnects) == ("following", None, 1)
 
 
 def test_the_end_of_a_file_ends_the_session(make_session, source, fakes):

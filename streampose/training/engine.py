@@ -35,7 +35,7 @@ from streampose.training.devices import World, autocast, choose_device, choose_p
 from streampose.training.log import RunLog
 from streampose.training.prefetch import Batch, Prefetcher, to_device
 
-TIMED_STEPS = (6, 30)  # the steps between which the rate is taken that `task.plan` gets
+FIRST_STEPS, TIMED_STEPS = 5, 20  # of a sitting: not timed, and timed at least before `task.plan` is called
 SECONDS_BETWEEN_MESSAGES = 60.0  # where no progress bar is shown
 SECONDS_BETWEEN_SAVES = 300.0  # at most, where `save_every` steps take longer
 
@@ -43,9 +43,10 @@ SECONDS_BETWEEN_SAVES = 300.0  # at most, where `save_every` steps take longer
 class Task(Protocol):
     """What a method hands to the engine.
 
-    Optional: `plan(steps_per_second, max_minutes)` fits the schedule to a time budget. It is called once, after a few
-    timed steps, where there is a budget; its two arguments are kept in the checkpoint and given again on a resume, so
-    it must depend on nothing else.
+    Optional: `plan(steps_per_second, max_minutes)` fits the schedule to a time budget, of which the steps done so far
+    are part. It is called after a few timed steps where there is a budget, and again, as long as the first stage lasts,
+    when the rate has changed. The arguments of all calls are kept in the checkpoint and given again on a resume, so it
+    must depend on nothing else.
 
     Attributes:
         networks: all that is trained and saved; `detector` is exported, and its running average is kept.
@@ -152,15 +153,15 @@ def train(
         lr=settings["lr"],
         weight_decay=0.0,
     )
-    state: dict[str, Any] = {"seed": seed, "precision": None, "plan": None}
+    state: dict[str, Any] = {"seed": seed, "precision": None, "plans": []}
     start = 0
     if resume and has_checkpoint(run_dir):
         checkpoint = load_checkpoint(run_dir)
         restore(checkpoint, task.networks, averaged, optimiser)
         state.update({key: checkpoint.state[key] for key in state})
         seed, start = state["seed"], int(checkpoint.state["step"])
-        if state["plan"]:
-            task.plan(*state["plan"])  # type: ignore[attr-defined]
+        for plan in state["plans"]:
+            task.plan(*plan)  # type: ignore[attr-defined]
         logger.info("%s: continuing after step %d", run_dir, start)
     if state["precision"] is None or precision != "auto":
         state["precision"] = _measured_precision(task, precision, chosen, start, seed, world)
@@ -189,23 +190,12 @@ def train(
     step, saved = start, start if start else -1
     stopped = "finished"
     batches = prefetch(step)
-    message_at, saved_at, timed_from, window = began, began, 0.0, (began, step)
+    message_at, saved_at, window = began, began, (began, step)
+    clock = _Clock(task, start, None if state["plans"] else max_minutes)
     try:
         with _interruption() as interrupted, progress("Training", task.total_steps, unit="steps") as bar:
             bar.advance(start)
             while step < task.total_steps:
-                if not state["plan"] and max_minutes is not None and hasattr(task, "plan"):
-                    if step == start + TIMED_STEPS[0]:
-                        timed_from = time.monotonic()
-                    elif step == start + TIMED_STEPS[1]:
-                        rate = (TIMED_STEPS[1] - TIMED_STEPS[0]) / (time.monotonic() - timed_from)
-                        state["plan"] = world.same([rate, max_minutes])
-                        task.plan(*state["plan"])
-                        bar.set_total(task.total_steps)
-                        batches.close()
-                        batches = prefetch(step)
-                        if step >= task.total_steps:
-                            break
                 batch = to_device(batches.next(), chosen)
                 torch.manual_seed(_mix(seed, step, world.rank))
                 with autocast(chosen, state["precision"]):
@@ -213,8 +203,8 @@ def train(
                 total = weighted_sum(terms, weights)
                 late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
                 numbers = torch.stack([total.detach(), *(term.detach().float() for term in terms.values())])
-                flags = torch.tensor([float(late), float(interrupted())], device=numbers.device)
-                loss, *values, any_late, any_interrupt = world.mean(torch.cat([numbers, flags])).tolist()
+                flags = torch.tensor([late, interrupted(), clock.rate(step) / world.size], device=numbers.device)
+                loss, *values, any_late, any_interrupt, rate = world.mean(torch.cat([numbers, flags])).tolist()
                 _check_finite(dict(zip(terms, values, strict=True)), loss, step, run_dir)
 
                 optimiser.zero_grad(set_to_none=True)
@@ -231,10 +221,10 @@ def train(
                 last = {"loss": loss, "terms": dict(zip(terms, values, strict=True))}
                 bar.advance(1, note=f"{task.stage(step - 1)}  loss {loss:.4f}")
                 if log is not None and (step % log_every == 0 or step == task.total_steps):
-                    rate = (step - window[1]) / max(now - window[0], 1e-9)
+                    speed = (step - window[1]) / max(now - window[0], 1e-9)
                     window = (now, step)
                     entry = {"step": step, "stage": task.stage(step - 1), **last, "weights": weights}
-                    entry |= {"settings": settings, "gradient_norm": norms, "steps_per_second": round(rate, 3)}
+                    entry |= {"settings": settings, "gradient_norm": norms, "steps_per_second": round(speed, 3)}
                     log.entry(entry | {"seconds": round(now - began, 1)})
                 if log is not None and now - message_at > SECONDS_BETWEEN_MESSAGES:
                     message_at = now
@@ -250,6 +240,15 @@ def train(
                 if due and step < task.total_steps and world.rank == 0:
                     save(step)
                     saved, saved_at = step, time.monotonic()
+                if rate > 0 and max_minutes is not None:
+                    state["plans"].append([rate, max_minutes])
+                    task.plan(rate, max_minutes)  # type: ignore[attr-defined]
+                    if task.total_steps <= step and len(state["plans"]) > 1:  # too late to shrink: as before
+                        state["plans"].append(state["plans"][-2])
+                        task.plan(*state["plans"][-1])  # type: ignore[attr-defined]
+                    bar.set_total(task.total_steps)
+                    batches.close()
+                    batches = prefetch(step)
                 if any_interrupt:
                     if saved != step and world.rank == 0:
                         save_checkpoint(run_dir, step, task.networks, averaged, optimiser, state)
@@ -357,6 +356,31 @@ def _broadcast(networks: nn.ModuleDict, world: World) -> None:
     if world.size > 1:
         for tensor in networks.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
+
+
+class _Clock:
+    """Says when `task.plan` is to be called, and with which rate: that of the whole sitting so far."""
+
+    def __init__(self, task: Task, start: int, max_minutes: float | None):
+        self._task, self._start, self._first_stage = task, start, task.stage(start)
+        self._minutes = max_minutes if hasattr(task, "plan") else None
+        self._began = self._next = self._planned = 0.0
+
+    def rate(self, step: int) -> float:
+        """Steps per second to plan with now; 0 where there is nothing to plan."""
+        if self._minutes is None or self._task.stage(step) != self._first_stage:
+            return 0.0
+        now, done = time.monotonic(), step - self._start - FIRST_STEPS
+        if done == 0:
+            self._began = now
+        if done < TIMED_STEPS or now < self._next:
+            return 0.0
+        rate = done / (now - self._began)
+        self._next = now + 0.03 * 60 * self._minutes
+        if self._planned and 0.9 < rate / self._planned < 1.1:
+            return 0.0
+        self._planned = rate
+        return rate
 
 
 @contextmanager

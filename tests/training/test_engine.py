@@ -167,24 +167,49 @@ def test_max_minutes_ends_cleanly_and_can_be_continued(tmp_path):
     assert again.steps == result.steps + 5 and again.stopped == "finished"
 
 
-def test_the_plan_is_made_once_and_kept_by_a_resume(tmp_path):
-    class Planned(ToyTask):
-        plans: list = []
+class Planned(ToyTask):
+    """Runs for 50 steps, however fast it is."""
 
-        def plan(self, steps_per_second, max_minutes):
-            self.plans = [*self.plans, (steps_per_second, max_minutes)]
-            self.total_steps = 50
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.plans = []
 
+    def plan(self, steps_per_second, max_minutes):
+        self.plans.append([steps_per_second, max_minutes])
+        self.total_steps = 50
+
+
+def test_the_plan_is_kept_by_a_resume(tmp_path):
     first = Planned(1000, pause=0.01)
     result = train(first, run_dir=tmp_path, max_minutes=5, save_every=20, **QUIET)
     assert result.steps == 50 and len(first.plans) == 1
     assert 5 < first.plans[0][0] < 100
-    for name in ("step_00000050",):
-        (tmp_path / "checkpoints" / name / "state.json").unlink()  # as if it had stopped before the end
+    (tmp_path / "checkpoints" / "step_00000050" / "state.json").unlink()  # as if it had stopped before the end
     second = Planned(1000)
     train(second, run_dir=tmp_path, max_minutes=5, resume=True, **QUIET)
     assert second.plans == first.plans
     assert min(step for step, _, _ in second.seen_batches) == 40
+
+
+def test_a_machine_that_slows_down_is_planned_for_again(tmp_path):
+    class Tires(Planned):
+        def plan(self, steps_per_second, max_minutes):
+            super().plan(steps_per_second, max_minutes)
+            self.total_steps = round(steps_per_second * max_minutes * 60 * 0.9)
+
+        def stage(self, step):
+            return "one"
+
+        def loss(self, batch, step):
+            time.sleep(0.01 if step < 60 else 0.08)
+            return super().loss(batch, step)
+
+    task = Tires(1000)
+    result = train(task, run_dir=tmp_path, max_minutes=0.1, **QUIET)
+    rates = [rate for rate, _ in task.plans]
+    assert len(rates) >= 2 and rates[-1] < 0.8 * rates[0]
+    assert result.stopped == "finished" and result.steps == task.total_steps
+    assert json.loads((result.checkpoint / "state.json").read_text())["plans"] == task.plans
 
 
 def test_the_batch_comes_from_step_and_rank(tmp_path):

@@ -366,9 +366,7 @@ def promote(
                     return False, before
                 reason = f"free/score {new:.3f}, the one before had {old:.3f} on the same frames"
     publish(bundle, current, models / "previous")
-    logger.info(
-        "%s: promoted to %s (%s); untrained or before: %.3f", bundle, current, reason, before.get("free/score", 0)
-    )
+    logger.info("%s: promoted to %s (%s)", bundle, current, reason)
     return True, before
 
 

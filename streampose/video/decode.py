@@ -217,12 +217,15 @@ class Video:
                 return
             except (av.error.FFmpegError, OSError) as error:
                 return self._notes.stop(message_of(error))
+            if packet.is_corrupt and self._container.format.name not in SEQUENTIAL:
+                self._notes.lose("cut off packet", _packet_seconds(packet))  # decoding it costs good pictures
+                continue
             try:
                 yield from self._stream.decode(packet)
             except av.error.EOFError:
                 return
             except av.error.FFmpegError as error:
-                self._notes.lose(message_of(error))
+                self._notes.lose(message_of(error), _packet_seconds(packet))
 
     def _end_seconds(self) -> float | None:
         stream = self._stream
@@ -298,6 +301,10 @@ def _explain(error: Exception) -> str:
     if isinstance(error, av.error.InvalidDataError):
         return "not a video, or its header is damaged or missing (an mp4 whose recording was cut off has no 'moov')"
     return f"cannot be opened ({message_of(error)})"
+
+
+def _packet_seconds(packet: av.Packet) -> float | None:
+    return None if packet.pts is None or packet.time_base is None else float(packet.pts * packet.time_base)
 
 
 def message_of(error: Exception) -> str:

@@ -36,8 +36,8 @@ class Notes:
 
     def keep(self, pts_seconds: float) -> None:
         """A sound frame was given out."""
-        if self._gap_start is not None:
-            self._spans.append((self._gap_start, max(pts_seconds, self._gap_start)))
+        if self._gap_start is not None and pts_seconds > self._gap_start:
+            self._spans.append((self._gap_start, pts_seconds))
             self._gap_start = None
         self.kept += 1
         self._last_seconds = pts_seconds

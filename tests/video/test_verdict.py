@@ -148,12 +148,14 @@ def test_pictures_that_become_enormous_are_left_out(tmp_path, monkeypatch):
 def test_truncated_file_gives_what_is_there(clip):
     data = clip.read_bytes()
     clip.write_bytes(data[: len(data) * 6 // 10])
+    with av.open(str(clip)) as container:
+        whole = sum(packet.size > 0 and not packet.is_corrupt for packet in container.demux(video=0))
     frames, verdict = read_damaged(clip)
-    assert 15 < len(frames) < 60
+    assert 15 < whole < 60 and len(frames) >= whole - 2  # a B-frame is of no use without the one after it
     assert [number for _, number, _ in frames] == list(range(len(frames)))
     assert verdict.verdict == "repaired"
     assert "cut off" in verdict.reason
-    assert verdict.lost_spans[-1] == pytest.approx((frames[-1][2] + 0.04, 2.4), abs=0.02)
+    assert verdict.lost_spans == [pytest.approx((frames[-1][2] + 0.04, 2.4), abs=0.05)]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])

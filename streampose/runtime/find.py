@@ -25,6 +25,8 @@ from streampose.video.frame import Frame
 from streampose.video.samples import sample_pictures
 from streampose.video.shots import ShotDetector
 
+SAMPLES = 24  # pictures from which the scenes of a short video are learnt
+SAMPLE_SECONDS = 2.0  # between those of a long one
 LOOK_WIDTH = 240  # pixels of the longer side of the pictures that are looked at
 LOOK_SECONDS = 0.1  # between two looks at what moves; boxes in between are interpolated
 AHEAD = 3  # looks before and after, over which a box is steadied
@@ -55,8 +57,10 @@ class Found:
 class Survey:
     """What the views of a static camera look like when they are empty, learnt a little ahead of the frames."""
 
-    def __init__(self, path: Path, size: tuple[int, int]):
-        self._coming = find_scenes(sample_pictures(path, size))
+    def __init__(self, path: Path, probe: Probe):
+        seconds = float(np.clip((probe.duration_seconds or 0.0) / SAMPLES, 0.25, SAMPLE_SECONDS))
+        size = model_size(probe.width, probe.height, LOOK_WIDTH)
+        self._coming = find_scenes(sample_pictures(path, size, seconds))
         self._scenes: deque[Scene] = deque(maxlen=3)
 
     def newest(self, seconds: float) -> Scene | None:
@@ -115,7 +119,7 @@ class Finder:
             frames: all frames of the video.
         """
         looks = _Looks(frames, max(1, round(LOOK_SECONDS * probe.fps)), probe.fps)
-        survey = Survey(self._path, model_size(probe.width, probe.height))
+        survey = Survey(self._path, probe)
         while looks.begin_shot():
             scene = survey.scene_at(looks.first)
             yield from self._follow(looks) if scene is None else self._track(looks, scene, survey)

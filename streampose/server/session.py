@@ -28,6 +28,7 @@ from streampose.video.live import LiveFrame, open_source
 
 WINDOW_SECONDS = 10.0  # the live numbers look back so far
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 5.0)  # pauses between attempts to open a lost source again
+STOP_SECONDS = 2.0  # to end; a source that waits for its network may take longer and is left to end by itself
 SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
 SMOOTHING_BETA = 12.0  # Hz per (box side per second)
 
@@ -113,10 +114,10 @@ class Session:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the session and wait for its threads; may be called twice."""
+        """End the session and wait for its threads, though not for a network that hangs; may be called twice."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout=STOP_SECONDS)
 
     def subscribe(self, notify: Callable[[], None] | None = None) -> Slot:
         """A new slot for results; `notify` is called from the inference thread after each put and must not block."""
@@ -172,12 +173,12 @@ class Session:
             logger.exception("the live session ended")
         finally:
             self._ended_at = time.monotonic()
-            self._close_source()
             self.done.set()
             with self._lock:
                 slots = list(self._slots)
             for slot in slots:  # wake those who wait, so that they see the end
                 slot.wake()
+            self._close_source()  # last: a source that waits for the network closes when that gives up
 
     def _drain(self) -> bool:
         """Process the open source until it ends; False when there is nothing more to come."""

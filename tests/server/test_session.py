@@ -106,6 +106,7 @@ def test_the_end_of_a_file_ends_the_session(make_session, source, fakes):
     source.end()
     assert session.done.wait(5)
     assert session.stats().state == "ended" and session.failure is None
+    session.stop()
     assert session.published == 1 and source.closed
 
 

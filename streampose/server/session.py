@@ -196,6 +196,7 @@ class Session:
             elif source.ended:
                 if source.error is None:
                     return False
+                logger.warning("%s: lost (%s); opening it again", self.names.source, source.error)
                 self._lose(source.error)
                 self._close_source()
                 return True
@@ -260,7 +261,6 @@ class Session:
     def _lose(self, error: str) -> None:
         """No pictures come for the time being; whoever was followed has moved on when they come again."""
         if self._state != "reconnecting":
-            logger.warning("%s: no pictures (%s); waiting for them to come back", self.names.source, error)
             self._follower.subjects.clear()
             self._filters = {}
         self._state, self._error = "reconnecting", error

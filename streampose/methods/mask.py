@@ -102,11 +102,10 @@ class MaskTask:
     # ---------------------------------------------------------------- schedule
 
     def _schedule(self, factor: float) -> None:
+        """Lay out the stages with their configured lengths times a factor."""
         config = self.config
-        lengths = {"silhouette": config.silhouette.steps if config.silhouette.enabled else 0}
-        lengths |= {name: stage.steps for name, stage in config.stages.items()}
         self.scale = factor
-        self.lengths = {name: max(1, round(steps * factor)) for name, steps in lengths.items() if steps > 0}
+        self.lengths = {name: max(1, round(steps * factor)) for name, steps in self._configured().items()}
         ends = np.cumsum(list(self.lengths.values()))
         self.begins = dict(zip(self.lengths, [0, *ends[:-1].tolist()], strict=True))
         self.total_steps = int(ends[-1])
@@ -116,15 +115,21 @@ class MaskTask:
             if config.silhouette.enabled and (number == 0 or (config.stages[name].relabel and config.self_training))
         ]
 
+    def _configured(self) -> dict[str, int]:
+        """Steps of each stage as configured; stages of length zero are left out."""
+        rho = self.config.silhouette
+        lengths = {"silhouette": rho.steps if rho.enabled else 0}
+        lengths |= {name: stage.steps for name, stage in self.config.stages.items()}
+        return {name: steps for name, steps in lengths.items() if steps > 0}
+
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
-        """Stretch or shrink all stages to a time; the rate is that of the first steps of the first stage."""
-        config, rho = self.config, self.config.silhouette
+        """Stretch or shrink all stages to a time; the rate is that of the first stage."""
+        config, rho, lengths = self.config, self.config.silhouette, self._configured()
         drawing = 0.8 * config.batch_size / 32 * config.mask_size / 32
         cost = dict.fromkeys(config.stages, _step_cost(config.detector, config.input_size, config.batch_size) + drawing)
         cost["silhouette"] = _step_cost(rho.detector, rho.size, rho.batch_size)
-        total = sum(steps * cost[name] for name, steps in self.lengths.items())
-        seconds = total / cost[next(iter(self.lengths))] / steps_per_second
-        self._schedule(self.scale * 0.93 * max_minutes * 60 / seconds)
+        seconds = sum(steps * cost[name] for name, steps in lengths.items()) / cost[next(iter(lengths))]
+        self._schedule(0.93 * max_minutes * 60 * steps_per_second / seconds)
 
     def stage(self, step: int) -> str:
         """Name of the stage that a step belongs to."""

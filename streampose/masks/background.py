@@ -1,8 +1,8 @@
 """Foreground masks by background modelling, on small pictures.
 
-`learn_background` looks at pictures from a whole shot and gives the empty scene, also where somebody stood still for
-most of it. `BackgroundModel` then says for each frame what differs from it. Learnt models are frozen, so that whoever
-stands still does not melt into the background; a model that was taught nothing (a live camera) adapts as it goes.
+`BackgroundModel` says for each frame what differs from the empty scene, which `masks.learn` finds in pictures from the
+whole shot. Learnt models are frozen, so that whoever stands still does not melt into the background; a model that was
+taught nothing (a live camera) adapts as it goes.
 
 Adding a kind of model: give it a class with `apply(image, rate)` beside `_Median` and list it in `KINDS`.
 """
@@ -20,6 +20,7 @@ MODEL_WIDTH = 320
 LEAST_DIFFERENCE = 20.0  # colour distance in grey levels; below it nothing is foreground, however quiet the pixel
 NOISE_FACTOR = 4.0  # times a pixel's own median deviation
 UNEXPLAINED = 12  # grey levels beyond what the scene shows within two pixels: waving leaves stay below
+EVEN_SHADE = 0.0016  # variance of how much darker it is, within two pixels
 HALO = 0.3  # of what the blob's clear pixels differ by
 UNSTEADY = 6.0  # grey levels by which most of the picture has changed
 WEAK_SCORE, STRONG_SCORE = 0.75, 1.8  # of the blurred score inside a blob; of some of its pixels
@@ -51,36 +52,6 @@ def model_size(width: int, height: int, model_width: int = MODEL_WIDTH) -> tuple
     """(width, height), even, at which a video of that size is modelled: its longer side is `model_width` at most."""
     scale = min(1.0, model_width / max(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
-
-
-def learn_background(samples: np.ndarray, rounds: int = 2) -> Background:
-    """The empty scene behind whoever moves in pictures of one static shot, spread over its time.
-
-    The median over time is right where somebody stood for less than half of it. Where it shows somebody who left later
-    (a ghost), the ghost's outline is an edge of the median and not of the later pictures: there those are taken.
-
-    Args:
-        samples: (N, h, w, 3) uint8 RGB.
-        rounds: how often ghosts are looked for.
-    """
-    image = np.median(samples, 0).astype(np.uint8)
-    ghosts = np.zeros(samples.shape[:3], bool)
-    for _ in range(rounds if len(samples) >= 4 else 0):
-        found = np.stack([_ghost_mask(sample, image) for sample in samples])
-        objects, found = found == 1, found == 2
-        votes = found.sum(0) > objects.sum(0)
-        ghosts = found & votes
-        if not ghosts.any():
-            break
-        rows, columns = np.nonzero(ghosts.any(0))
-        picked = np.where(ghosts[:, rows, columns, None], samples[:, rows, columns].astype(np.float32), np.nan)
-        image[rows, columns] = np.nanmedian(picked, 0).astype(np.uint8)
-    # the lower quartile, because a pixel may be covered most of the time; 2.1 makes it a median of normal noise
-    deviation = np.stack([np.sqrt(np.square(sample.astype(np.float32) - image).sum(-1)) for sample in samples])
-    noise = np.minimum(2.1 * np.percentile(deviation, 25, axis=0), 8.0).astype(np.float32)
-    around = cv2.medianBlur((noise * 16).astype(np.uint8), 31 if min(noise.shape) > 62 else 15) / np.float32(16)
-    noise = np.minimum(noise, 1.5 * around + 0.5)  # what stands out of its surroundings is somebody, not noise
-    return Background(image, cv2.blur(noise, (3, 3)))
 
 
 class BackgroundModel:
@@ -226,8 +197,8 @@ def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]
 def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: np.ndarray) -> np.ndarray:
     """Pixels where the scene shows through, only darker: (h, w) bool.
 
-    Either the scene's texture is still there; or, in a grey scene, the change is much weaker than that of the blob that
-    it belongs to (the soft halo under an animal).
+    Either the scene's texture is still there; or it is evenly darker without any tint of its own; or, in a grey scene,
+    the change is much weaker than that of the blob that it belongs to (the soft halo under an animal).
 
     Args:
         image, scene: (h, w, 3) uint8 RGB.
@@ -246,6 +217,9 @@ def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: n
     together = cv2.blur(now * then, (7, 7)) - mean_now * mean_then
     textured = (spread_then > 9) & (together > 0) & (together * together > 0.64 * spread_now * spread_then)
     shadow = textured & (score < 3.0)
+    mean_ratio = cv2.blur(ratio, (5, 5))
+    even = cv2.blur(ratio * ratio, (5, 5)) - mean_ratio * mean_ratio < EVEN_SHADE
+    shadow |= even & (tint_change < 4 + 0.03 * then) & (ratio > 0.45)
     if is_grey(scene):
         count, labels, statistics, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
         strength = np.zeros(count, np.float32)
@@ -296,46 +270,19 @@ def fill_holes(mask: np.ndarray, largest: float) -> np.ndarray:
 def same_view(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two pictures (h, w, 3) show the same scene from the same place: a static camera and no cut between.
 
-    Corners all over the first picture must be found at the same place in the second; where there are too few of them
-    (an empty arena), most pixels must be alike.
+    Corners of the first picture must be found at the same place in the second; where they do not tell (few, or most of
+    them on the subject itself), most pixels must be alike.
     """
     first, second = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (a, b))
     corners = cv2.goodFeaturesToTrack(first, 160, 0.02, 6)
     if corners is not None and len(corners) >= 24:
         found, ok, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, corners.copy(), winSize=(11, 11), maxLevel=2)
         moved = np.linalg.norm((found - corners).reshape(-1, 2), axis=1)
-        stayed = (ok.reshape(-1) == 1) & (moved < 0.7)
-        drifted = (ok.reshape(-1) == 1) & (moved >= 0.7)
-        return stayed.sum() > 0.35 * len(corners) and stayed.sum() > drifted.sum()
+        stayed = float(((ok.reshape(-1) == 1) & (moved < 0.7)).mean())
+        if stayed > 0.2 or stayed < 0.08:
+            return stayed > 0.2
     difference = cv2.absdiff(first, second).astype(np.int16)
-    return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.6
-
-
-def _ghost_mask(sample: np.ndarray, scene: np.ndarray) -> np.ndarray:
-    """What differs from the scene: 1 where the sample shows the object, 2 where the scene does (a ghost), else 0."""
-    h, w = scene.shape[:2]
-    image, _ = match_light(sample, scene)
-    flat = Background(scene, np.zeros((h, w), np.float32))
-    raw = (difference_score(image, flat) > 1.5).astype(np.uint8) * 255
-    mask = clean_mask(raw, None, least_area=0.001)
-    out = np.zeros((h, w), np.uint8)
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count == 1:
-        return out
-    edges_now, edges_scene = _edges(image), _edges(scene)
-    for n in range(1, count):
-        x, y, width, height, _ = statistics[n]
-        window = np.s_[max(y - 2, 0) : y + height + 2, max(x - 2, 0) : x + width + 2]
-        blob = (labels[window] == n).astype(np.uint8)
-        outline = cv2.morphologyEx(blob, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-        now, then = edges_now[window][outline].mean(), edges_scene[window][outline].mean()
-        out[window][blob > 0] = 2 if then > 1.15 * now else 1
-    return out
-
-
-def _edges(image: np.ndarray) -> np.ndarray:
-    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3), 0).astype(np.float32)
-    return cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.85
 
 
 def _surface_terms(grid: tuple[int, int]) -> np.ndarray:

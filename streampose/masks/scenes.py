@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from streampose.masks.background import Background, learn_background, model_size, same_view
+from streampose.masks.background import Background, model_size, same_view
+from streampose.masks.learn import learn_background
 
 MOST_SAMPLES = 48
 SCENE_SECONDS = 120.0

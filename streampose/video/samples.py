@@ -16,7 +16,7 @@ SHARE = 0.12  # of all later frames that are decoded for the sake of samples
 
 
 def sample_pictures(
-    path: str | Path, size: tuple[int, int], every_seconds: float = 0.25
+    path: str | Path, size: tuple[int, int], every_seconds: float = 0.1
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Pictures of a video in order of time, closer together at its start and after each key frame.
 

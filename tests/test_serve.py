@@ -104,7 +104,7 @@ def test_serves_frames_that_follow_the_person_until_the_time_is_over(walker_bund
 
 def test_a_client_that_never_reads_is_cut_off_and_slows_nobody(walker_bundle, port, monkeypatch):
     monkeypatch.setattr(app_module, "SEND_SECONDS", 1.0)
-    with serving(source="test", model=walker_bundle, port=port, seconds=5.0):
+    with serving(source="test", model=walker_bundle, port=port, seconds=7.0):
         get(port, "/readyz")
         with socket.socket() as stuck:
             stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

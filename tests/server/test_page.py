@@ -69,7 +69,7 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, seconds: float = 25.0) -> None:
+    def wait_for(self, condition: str, seconds: float = 40.0) -> None:
         """Until an expression holds; it is asked after each drawn frame."""
         end = time.monotonic() + seconds
         while not self.evaluate(f"new Promise(r => requestAnimationFrame(() => r(Boolean({condition}))))"):

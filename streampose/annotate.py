@@ -259,7 +259,7 @@ def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
     table = stack.enter_context(ParquetWriter(job.files["parquet"], skeleton, source=str(job.path)))
     film = None
     if "overlay" in job.files:
-        film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size))
+        film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size, preset="superfast", crf=23))
     last_pts = -1.0
 
     def write(result: Annotated) -> None:

@@ -49,10 +49,9 @@ def draw_skeletons(
             x0, y0, x1, y1 = (round(float(v)) for v in boxes[n])
             cv2.rectangle(image, (x0, y0), (x1 - 1, y1 - 1), color, 1)
             if ids:
-                cv2.putText(
-                    image, str(ids[n]), (x0 + 4, y0 + 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA
-                )
-                cv2.putText(image, str(ids[n]), (x0 + 4, y0 + 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
+                corner = max(x0, 0) + 4, max(y0, 0) + 18
+                cv2.putText(image, str(ids[n]), corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
+                cv2.putText(image, str(ids[n]), corner, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
     return image
 
 

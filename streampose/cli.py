@@ -190,6 +190,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8765,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 1,
     smooth: Annotated[bool, typer.Option(help="One-euro smoothing.")] = True,
+    loop: Annotated[bool, typer.Option(help="Play a file again when it ends.")] = True,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: Json = False,
@@ -204,7 +205,7 @@ def serve(
 
         return run(
             source=source if source is not None else (camera or 0), model=model, runtime=runtime, precision=precision,
-            host=host, port=port, max_subjects=max_subjects, smooth=smooth, seconds=seconds, open_browser=open_browser,
+            host=host, port=port, max_subjects=max_subjects, smooth=smooth, seconds=seconds, open_browser=open_browser, loop=loop,
         )  # fmt: skip
 
     _run(verb, _say_values, as_json, log_level)

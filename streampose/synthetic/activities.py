@@ -71,7 +71,7 @@ def stand(t: np.ndarray, rng: np.random.Generator) -> Targets:
 
 def walk(t: np.ndarray, rng: np.random.Generator) -> Targets:
     """Walking with arms that swing against the legs."""
-    rate, reach = rng.uniform(0.7, 1.05), rng.uniform(0.22, 0.36)
+    rate, reach = rng.uniform(0.75, 1.1), rng.uniform(0.24, 0.36)
     swing, bend = rng.uniform(0.15, 0.5), rng.uniform(0.0, 0.35)
     phase = rate * t + rng.uniform()
     targets: Targets = {
@@ -339,10 +339,12 @@ def gesture(t: np.ndarray, rng: np.random.Generator) -> Targets:
 
 
 Activity = Callable[[np.ndarray, np.random.Generator], Targets]
-# How often each is chosen.
-LEGS: dict[Activity, float] = {
-    walk: 6, run: 2, stand: 2.5, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1,
-    lunge: 1, side_bend: 0.8, all_fours: 0.5,
+# How often each is chosen. Going somewhere and staying take turns, so that nobody hides a place of the scene for long
+# and the background can be learnt.
+GOING: dict[Activity, float] = {walk: 3, run: 1}
+STAYING: dict[Activity, float] = {
+    stand: 2.5, turn: 2, crouch: 1.5, sit: 1.5, sit_on_ground: 0.7, bend: 1, kick: 1, jump: 1, lunge: 1, side_bend: 0.8,
+    all_fours: 0.5,
 }  # fmt: skip
 ARMS: dict[Activity | None, float] = {
     None: 6, akimbo: 1, crossed: 1.2, raised: 1, spread: 0.8, wave: 1, phone: 0.7, hands_on_head: 0.6, clap: 0.7,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import minimum_filter1d, uniform_filter1d
 
-from streampose.synthetic.activities import ARMS, HAND_CHANNELS, LEGS, STAND
+from streampose.synthetic.activities import ARMS, GOING, HAND_CHANNELS, STAND, STAYING
 from streampose.synthetic.rig import BONE, BONES, Motion, Rig, bone_heads
 
 CROSSFADE_SECONDS = 0.45
@@ -46,8 +46,8 @@ class Region:
 def procedural_motion(rig: Rig, region: Region, frames: int, fps: float, rng: np.random.Generator) -> Motion:
     """A person who goes from one random activity to the next inside a region, facing all ways."""
     t = np.arange(frames) / fps
-    targets = _timetable(t, LEGS, rng, dict.fromkeys(STAND), seconds=(1.6, 3.5))
-    arms = _timetable(t, ARMS, rng, {name: targets[name] for name in HAND_CHANNELS}, seconds=(1.2, 3.0))
+    targets = _timetable(t, (GOING, STAYING), dict.fromkeys(STAND), (1.1, 2.6), rng)
+    arms = _timetable(t, (ARMS,), {name: targets[name] for name in HAND_CHANNELS}, (1.2, 3.0), rng)
     for name, values in arms.items():
         targets[name] = targets[name] + targets["arms_free"] * (values - targets[name])
     for name, amount in FIDGET.items():
@@ -57,52 +57,63 @@ def procedural_motion(rig: Rig, region: Region, frames: int, fps: float, rng: np
     return stay_above_ground(rig, solve(rig, targets, path, yaw))
 
 
-def _timetable(t, choices, rng, base, seconds) -> dict[str, np.ndarray]:
-    """Random activities one after the other with smooth cross-fades; None in `choices` keeps the base."""
-    activities, weights = list(choices), np.array(list(choices.values()), float)
+def _timetable(t, menus, base, seconds, rng) -> dict[str, np.ndarray]:
+    """Random activities one after the other with smooth cross-fades.
+
+    Args:
+        menus: dicts activity -> how often, which take turns; None instead of an activity keeps the base.
+        base: channel -> (T,) values, or None for those of `STAND`.
+        seconds: shortest and longest activity.
+    """
     base = {name: np.full(len(t), STAND[name]) if value is None else value for name, value in base.items()}
     result = {name: np.zeros(len(t)) for name in base}
     total = np.zeros(len(t))
     start = -rng.uniform(0, seconds[0])
-    end_time = t[-1] if len(t) else 0.0
-    previous = None
-    while start <= end_time + CROSSFADE_SECONDS:
+    number = int(rng.integers(len(menus)))
+    while start <= t[-1] + CROSSFADE_SECONDS:
         end = start + rng.uniform(*seconds)
-        while True:
-            activity = activities[rng.choice(len(activities), p=weights / weights.sum())]
-            if activity is not previous or len(activities) == 1:
-                break
-        previous = activity
+        menu = menus[number % len(menus)]
+        odds = np.array(list(menu.values()), float)
+        activity = list(menu)[rng.choice(len(menu), p=odds / odds.sum())]
         fade = np.clip((t - start) / CROSSFADE_SECONDS + 0.5, 0, 1) * np.clip((end - t) / CROSSFADE_SECONDS + 0.5, 0, 1)
         weight = fade * fade * (3 - 2 * fade)
         values = base if activity is None else base | activity(np.maximum(t - start, 0.0), rng)
         total += weight
         for name in result:
             result[name] += weight * values[name]
-        start = end
+        start, number = end, number + 1
     return {name: value / total for name, value in result.items()}
 
 
 def _walk_path(speed, turn, region: Region, fps: float, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Steer from waypoint to waypoint; slow down where the way leads out of the region. Returns (T, 2) and (T,)."""
-    position, heading = region.sample(rng), rng.uniform(-np.pi, np.pi)
-    goal, rate = region.sample(rng), 0.0
+    """Steer from waypoint to waypoint, each far from the one before; slow down where the way leads out of the region.
+
+    Returns:
+        (T, 2) positions and (T,) headings.
+    """
+
+    def far_from(position: np.ndarray) -> np.ndarray:
+        """Rather across the image than along the view, to leave no part of the scene hidden for long."""
+        points = [region.sample(rng) for _ in range(4)]
+        away = [np.abs(region.axes @ (point - position)) @ (1.0, 0.4) for point in points]
+        return points[int(np.argmax(away))]
+
+    position, heading, rate = region.sample(rng), rng.uniform(-np.pi, np.pi), 0.0
+    goal = far_from(position)
     path, yaw = np.empty((len(speed), 2)), np.empty(len(speed))
     for frame in range(len(speed)):
         path[frame], yaw[frame] = position, heading
-        if np.linalg.norm(goal - position) < 0.35 or rng.uniform() < 0.2 / fps:
-            goal = max((region.sample(rng) for _ in range(3)), key=lambda point: np.linalg.norm(point - position))
+        if np.linalg.norm(goal - position) < 0.3:
+            goal = far_from(position)
         wanted = np.arctan2(goal[1] - position[1], goal[0] - position[0])
         error = (wanted - heading + np.pi) % (2 * np.pi) - np.pi
         moving = min(1.0, speed[frame] / 0.5)
-        wanted_rate = moving * np.clip(3 * error, -2.4, 2.4) + (1 - moving) * turn[frame]
+        wanted_rate = moving * np.clip(4 * error, -3.0, 3.0) + (1 - moving) * turn[frame]
         rate += (wanted_rate - rate) * min(1.0, 6 / fps)
         heading += rate / fps
         velocity = speed[frame] * np.array([np.cos(heading), np.sin(heading)])
-        leaving = region.excess(position + velocity * 0.3) > 1 and region.excess(
-            position + velocity * 0.05
-        ) > region.excess(position)
-        position = position + velocity * (0.1 if leaving else max(0.25, np.cos(error))) / fps
+        leaving = region.excess(position + 0.2 * velocity) > max(1.0, region.excess(position))
+        position = position + velocity * (0.2 if leaving else max(0.3, np.cos(error))) / fps
     return path, yaw
 
 

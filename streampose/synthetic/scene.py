@@ -132,7 +132,7 @@ class Surroundings:
         tint = np.array([1 + warm, 1.0, 1 - warm])
         self.sun_colour = rng.uniform(0.35, 0.85) * tint
         self.sky_colour = rng.uniform(0.45, 0.65) * (2 - tint)
-        self.shadow = rng.uniform(0.15, 0.5)
+        self.shadow = rng.uniform(0.1, 0.4)
         ground, wall = ground_texture(rng), wall_texture(rng)
         self.ground_scale, self.wall_scale = float(rng.uniform(60, 160)), float(rng.uniform(90, 160))  # texels a metre
         self.wall_distance = rng.uniform(5.0, 14.0) + 4.0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streampose.synthetic.activities import ARMS, LEGS, STAND
+from streampose.synthetic.activities import ARMS, GOING, STAND, STAYING
 from streampose.synthetic.body import procedural_body
 from streampose.synthetic.motion import Region, procedural_motion, solve, two_bone
 from streampose.synthetic.rig import BONE, bone_heads, bone_transforms, landmarks_3d
@@ -33,7 +33,9 @@ def test_a_target_out_of_reach_stretches_the_limb_towards_it():
     assert hand[0] == pytest.approx(0.55, abs=1e-3) and abs(hand[1]) < 1e-9 and abs(hand[2]) < 1e-9
 
 
-@pytest.mark.parametrize("activity", [*LEGS, *(arm for arm in ARMS if arm)], ids=lambda activity: activity.__name__)
+@pytest.mark.parametrize(
+    "activity", [*GOING, *STAYING, *(arm for arm in ARMS if arm)], ids=lambda activity: activity.__name__
+)
 def test_every_activity_gives_known_channels_and_finite_poses(activity):
     t = np.linspace(0, 3, 40)
     targets = activity(t, np.random.default_rng(3))

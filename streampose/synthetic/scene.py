@@ -126,13 +126,13 @@ class Surroundings:
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]):
         self.size = size
-        azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.4)
+        azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.4)
         self.sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
         warm = rng.uniform(-0.08, 0.08)
         tint = np.array([1 + warm, 1.0, 1 - warm])
         self.sun_colour = rng.uniform(0.35, 0.85) * tint
         self.sky_colour = rng.uniform(0.45, 0.65) * (2 - tint)
-        self.shadow = rng.uniform(0.1, 0.4)
+        self.shadow = rng.uniform(0.08, 0.32)
         ground, wall = ground_texture(rng), wall_texture(rng)
         self.ground_scale, self.wall_scale = float(rng.uniform(60, 160)), float(rng.uniform(90, 160))  # texels a metre
         self.wall_distance = rng.uniform(5.0, 14.0) + 4.0
@@ -193,7 +193,7 @@ class Surroundings:
                     cv2.line(small, ends[0], ends[1], 255, max(1, round(wide)))
             head = tuple(int(v) for v in np.clip(pixels[BONE["head"]], -4000, 4000))
             cv2.circle(small, head, max(1, round(0.1 * K[0, 0] / camera[BONE["head"], 2] / 2)), 255, -1)
-        small = cv2.GaussianBlur(small, (0, 0), max(1.0, height / 160))
+        small = cv2.GaussianBlur(small, (0, 0), max(1.0, height / 110))
         image *= 1 - (self.shadow / 255) * cv2.resize(small, (width, height)).astype(np.float32)[..., None]
 
 

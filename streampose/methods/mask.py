@@ -435,17 +435,22 @@ def _mean(values: Tensor, present: Tensor) -> Tensor:
 def to_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
     """Joints of a crop as its augmented view shows them: (B, K, 3), (B, 2, 3), (B,) -> (B, K, 3)."""
     linear = matrix[:, :, :2]
-    xy = keypoints[..., :2] @ linear.transpose(1, 2) + matrix[:, None, :, 2]
+    xy = _apply(linear, keypoints[..., :2]) + matrix[:, None, :, 2]
     scale = torch.linalg.det(linear).abs().sqrt()
     moved = torch.cat([xy, keypoints[..., 2:] * scale[:, None, None]], -1)
     return torch.where(flipped[:, None, None], moved[:, flip_index], moved)
+
+
+def _apply(linear: Tensor, xy: Tensor) -> Tensor:
+    """(B, 2, 2) times (B, K, 2) without a matrix product, which autocast would round to a third of a pixel."""
+    return (linear[:, None] * xy[..., None, :]).sum(-1)
 
 
 def from_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
     """The inverse of `to_view`."""
     keypoints = torch.where(flipped[:, None, None], keypoints[:, flip_index], keypoints)
     linear = matrix[:, :, :2].float()
-    xy = (keypoints[..., :2].float() - matrix[:, None, :, 2]) @ torch.linalg.inv(linear).transpose(1, 2)
+    xy = _apply(torch.linalg.inv(linear), keypoints[..., :2].float() - matrix[:, None, :, 2])
     scale = torch.linalg.det(linear).abs().sqrt()
     return torch.cat([xy, keypoints[..., 2:] / scale[:, None, None]], -1)
 

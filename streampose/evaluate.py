@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,15 +135,14 @@ def evaluate(
     return result
 
 
-# -------------------------------------------------------------------------------------------------------- predictions
-
-
 def predict_clips(
     predict: Predict,
     input_size: int,
     skeleton: Skeleton,
     reader: StoreReader,
     ranges: Sequence[tuple[ClipInfo, int, int]] | None = None,
+    *,
+    show_progress: bool = True,
 ) -> Iterator[Predicted]:
     """Run a model over a store's clips; frames are read a chunk at a time.
 
@@ -150,10 +150,12 @@ def predict_clips(
         predict: crops (B, S, S, 3) uint8 -> keypoints (B, K, 3) in their pixels, confidence (B, K).
         input_size: side S of the crops that it takes.
         ranges: (clip, first, end) parts of clips; None for all of them.
+        show_progress: False where another bar is running.
     """
     if ranges is None:
         ranges = [(clip, 0, clip.num_frames) for clip in reader.clips()]
-    with progress("Predicting", sum(end - first for _, first, end in ranges)) as bar:
+    total = sum(end - first for _, first, end in ranges)
+    with progress("Predicting", total) if show_progress else nullcontext() as bar:
         for clip, first, end in ranges:
             parts = []
             for start in range(first, end, CHUNK):
@@ -172,7 +174,8 @@ def predict_clips(
                         label_free.inside_mask(crop_xy, data.masks),
                     )
                 )  # fmt: skip
-                bar.advance(len(data.frames))
+                if bar is not None:
+                    bar.advance(len(data.frames))
             if parts:
                 arrays = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
                 yield Predicted(clip.id, clip.source, first, *arrays)
@@ -220,9 +223,6 @@ def read_predictions(folder: Path, model: Path) -> tuple[list[Predicted], Skelet
         if list(skeleton.joints) == joints:
             return found, skeleton
     raise ConfigError(f"{files[0]}: no known skeleton has these joints; name the model that made them with --model")
-
-
-# ------------------------------------------------------------------------------------------------------- against truth
 
 
 def match_truth(found: Sequence[Predicted], folder: Path, padding: float) -> list[tuple[Predicted, Truth, int]]:
@@ -351,9 +351,6 @@ def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / np.maximum(areas[0] + areas[1] - shared, 1e-9)
 
 
-# --------------------------------------------------------------------------------------------------------- label-free
-
-
 def measure_label_free(
     found: Sequence[Predicted], skeleton: Skeleton
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -389,9 +386,6 @@ def _by_joint(values: np.ndarray, joints: list[str]) -> dict[str, float]:
     known = np.isfinite(values)
     means = np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1)
     return {name: float(mean) for name, mean, count in zip(joints, means, known.sum(0), strict=True) if count}
-
-
-# ------------------------------------------------------------------------------------------------------------ pictures
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,12 @@ MAX_SCORED = 96
 
 
 class Method(NamedTuple):
-    """One way to self-train: its settings, how they are read, and what makes the engine's task of a store."""
+    """One way to self-train: its settings, how they are read, and what makes the engine's task of a store.
+
+    Adding a method: write `methods/<name>.py` with these three and a task that satisfies `training.engine.Task`,
+    presets in `configs/methods/<name>.yaml`, and one line in METHODS. The settings need `seed`, `detector` (the preset
+    of its network) and `input_size`.
+    """
 
     schema: type[Strict]
     load: Callable[[str, Path | None, list[str]], Any]
@@ -307,7 +312,7 @@ def measure(
     ranges: Sequence[tuple[ClipInfo, int, int]],
 ) -> dict[str, float]:
     """The label-free metrics of a model on parts of clips; a score of zero where no frame has a mask."""
-    found = list(predict_clips(predict, input_size, skeleton, reader, ranges))
+    found = list(predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False))
     return {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}
 
 

@@ -117,6 +117,7 @@ def evaluate(
     if truth is not None:
         compared = match_truth(found, Path(truth), padding)
         errors, joints = measure(compared, skeleton)
+        errors = {name: values for name, values in errors.items() if np.isfinite(values).any()}
         metrics |= {name: float(np.nanmean(values)) for name, values in errors.items()}
         per_joint |= {name: _by_joint(values, joints) for name, values in errors.items()}
         samples = sum(len(_known_frames(item, exact)) for item, exact, _ in compared)

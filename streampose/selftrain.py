@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -29,7 +30,7 @@ from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
 from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
-from streampose.training.checkpoint import find_checkpoint, load_networks
+from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
 from streampose.training.engine import Task, train
 from streampose.training.initialise import initialise
@@ -119,8 +120,8 @@ def selftrain(
     reader = TrainingPart(whole.path, held_out)
     torch.manual_seed(seed)
     task = METHODS[method].make_task(reader, shape, settings, chosen)
-    if init is not None:
-        logger.info("%s: starts from %s", init, initialise(task.networks, init, shape.joints))
+    if init is not None and not (resume and has_checkpoint(run_dir)):
+        logger.info("%s: taken over: %s", init, initialise(task.networks, init, shape.joints))
     size = settings.input_size
     measured = limit(held_out or [(clip, 0, clip.num_frames) for clip in whole.clips()], MAX_HELD_OUT)
     scored = limit(measured, MAX_SCORED)
@@ -131,8 +132,13 @@ def selftrain(
         return measure(_eager(detector, shape, size, chosen), size, shape, whole, scored)["free/score"]
 
     task.networks.to(chosen)
-    before: dict[str, Any] = {"model": "untrained"}
-    before |= measure(_eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    before: dict[str, Any] = {}
+    if (run_dir / "before.json").is_file():
+        before = json.loads((run_dir / "before.json").read_text(encoding="utf-8"))
+    elif world.rank == 0:
+        predict = _eager(task.networks["detector"], shape, size, chosen)
+        before = {"model": "untrained" if init is None else str(init)} | measure(predict, size, shape, whole, measured)
+        write_json(run_dir / "before.json", before)
     logger.info(
         "%s: %s %s, %d joints, %d frames in %d clips, on %s",
         run_dir, method, type(settings).__name__, shape.num_joints, sum(c.num_frames for c in reader.clips()),
@@ -151,7 +157,8 @@ def selftrain(
     metrics = measure(_eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
     bundle = run_dir / "bundle"
     exported = export(run=checkpoint, out=bundle, metrics=metrics)
-    logger.info("%s: free/score %.3f, untrained %.3f", run_dir, metrics["free/score"], before["free/score"])
+    scores = metrics["free/score"], before["free/score"], before["model"]
+    logger.info("%s: free/score %.3f on held-out frames; before training %.3f (%s)", run_dir, *scores)
     promoted, before = promote(bundle, Path(models), metrics, shape, whole, measured, before, force=force_promote)
     return {
         **result,

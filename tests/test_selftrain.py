@@ -242,11 +242,13 @@ def test_init_from_something_that_does_not_fit_says_so(trained, tmp_path):
     assert read_joints(find_checkpoint(Path(trained[1]["run"]))) == list(HUMAN.joints)
 
 
-def test_init_is_used_and_remembered(trained, store, tmp_path):
-    result = few(store, tmp_path, init=Path(trained[1]["bundle"]))
+def test_init_and_another_skeleton_are_used_and_remembered(trained, store, tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(skeleton_to_dict(HUMAN) | {"name": "mine"}))
+    result = few(store, tmp_path, init=Path(trained[1]["bundle"]), skeleton=str(tmp_path / "mine.yaml"))
     config = yaml.safe_load((Path(result["run"]) / "config.yaml").read_text())
-    assert config["init"] == trained[1]["bundle"]
+    assert config["init"] == trained[1]["bundle"] == result["metrics_before"]["model"]
     assert result["metrics_before"]["free/mask_iou"] == pytest.approx(trained[1]["metrics"]["free/mask_iou"], abs=1e-3)
+    assert load_bundle(result["bundle"]).skeleton.name == "mine"
 
 
 def test_errors_say_what_to_do(store, tmp_path):
@@ -262,10 +264,3 @@ def test_errors_say_what_to_do(store, tmp_path):
     with pytest.raises(StoreError, match="no clip in it"):
         few(tmp_path / "empty.zarr", tmp_path)
     assert not (tmp_path / "runs").exists()  # nothing is left behind by a wrong call
-
-
-def test_another_skeleton_than_the_stores(store, tmp_path):
-    values = skeleton_to_dict(HUMAN) | {"name": "mine"}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
-    result = few(store, tmp_path, skeleton=str(tmp_path / "mine.yaml"))
-    assert load_bundle(result["bundle"]).skeleton.name == "mine"

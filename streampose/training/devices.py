@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -134,8 +135,11 @@ def join_world(device: torch.device) -> World:
     if size == 1:
         return World()
     if not torch.distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(minutes=10))
+        atexit.register(leave_world)
     return World(torch.distributed.get_rank(), size)
 
 

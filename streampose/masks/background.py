@@ -20,7 +20,8 @@ MODEL_WIDTH = 320
 LEAST_DIFFERENCE = 20.0  # colour distance in grey levels; below it nothing is foreground, however quiet the pixel
 NOISE_FACTOR = 4.0  # times a pixel's own median deviation
 UNEXPLAINED = 12  # grey levels beyond what the scene shows within two pixels: waving leaves stay below
-EVEN_SHADE = 0.0016  # variance of how much darker it is, within two pixels
+SHADE_TINT = 0.035  # how much a shadow may change the colour, relative to its brightness
+SHADE_VARIANCE = 0.12**2  # of how much darker it is, within three pixels
 HALO = 0.3  # of what the blob's clear pixels differ by
 UNSTEADY = 6.0  # grey levels by which most of the picture has changed
 WEAK_SCORE, STRONG_SCORE = 0.75, 1.8  # of the blurred score inside a blob; of some of its pixels
@@ -195,39 +196,29 @@ def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]
 
 
 def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: np.ndarray) -> np.ndarray:
-    """Pixels where the scene shows through, only darker: (h, w) bool.
+    """Pixels where the scene shows through in another light, and nothing stands: (h, w) bool.
 
-    Either the scene's texture is still there; or it is evenly darker without any tint of its own; or, in a grey scene,
-    the change is much weaker than that of the blob that it belongs to (the soft halo under an animal).
+    In a coloured scene these keep their tint and are evenly darker (a cast shadow) or lighter (a shadow that is gone).
+    In a grey scene they differ much less than the blob that they belong to (the soft halo under an animal).
 
     Args:
         image, scene: (h, w, 3) uint8 RGB.
         score: (h, w) of `difference_score`.
         likely: (h, w) bool, the foreground so far.
     """
-    now, then = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in (image, scene))
-    mean_now, mean_then = cv2.blur(now, (7, 7)), cv2.blur(then, (7, 7))
-    ratio = cv2.divide(now + 1, then + 1)
-    tint_change = cv2.absdiff(image.astype(np.float32), scene.astype(np.float32) * ratio[..., None]).max(-1)
-    darker = (ratio > 0.4) & (ratio < 0.97) & (tint_change < 6 + 0.06 * then)
-    if not darker.any():
-        return darker
-    spread_now = cv2.blur(now * now, (7, 7)) - mean_now * mean_now
-    spread_then = cv2.blur(then * then, (7, 7)) - mean_then * mean_then
-    together = cv2.blur(now * then, (7, 7)) - mean_now * mean_then
-    textured = (spread_then > 9) & (together > 0) & (together * together > 0.64 * spread_now * spread_then)
-    shadow = textured & (score < 3.0)
-    mean_ratio = cv2.blur(ratio, (5, 5))
-    even = cv2.blur(ratio * ratio, (5, 5)) - mean_ratio * mean_ratio < EVEN_SHADE
-    shadow |= even & (tint_change < 4 + 0.03 * then) & (ratio > 0.45)
+    now, then = (cv2.blur(picture, (5, 5)).astype(np.float32) + 1 for picture in (image, scene))
+    grey_now, grey_then = (cv2.transform(picture, np.full((1, 3), 1 / 3, np.float32)) for picture in (now, then))
+    ratio = cv2.divide(grey_now, grey_then)
     if is_grey(scene):
         count, labels, statistics, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
         strength = np.zeros(count, np.float32)
-        for n in np.flatnonzero(statistics[:, cv2.CC_STAT_AREA] > 60):
-            if n:
-                strength[n] = np.percentile(score[labels == n], 90)
-        shadow |= (score < HALO * strength[labels]) & (ratio > 0.55)
-    return shadow & darker
+        for n in np.flatnonzero(statistics[1:, cv2.CC_STAT_AREA] > 60) + 1:
+            strength[n] = np.percentile(score[labels == n], 90)
+        return (score < HALO * strength[labels]) & (ratio > 0.55) & (ratio < 0.97)
+    tint = cv2.absdiff(now, then * ratio[..., None]).max(-1)
+    mean = cv2.blur(ratio, (7, 7))
+    even = cv2.blur(ratio * ratio, (7, 7)) - mean * mean < SHADE_VARIANCE
+    return even & (tint < SHADE_TINT * grey_now) & (ratio > 0.45) & (ratio < 1.5)
 
 
 def is_grey(image: np.ndarray) -> bool:

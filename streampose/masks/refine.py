@@ -8,6 +8,8 @@ import numpy as np
 from streampose.geometry.crop import crop_resize
 from streampose.masks.background import Background, difference_score, fill_holes, is_shadow
 
+EDGE = 0.42
+
 
 def refine_mask(
     crop: np.ndarray, scene: Background, scene_box: np.ndarray, coarse: np.ndarray, others: np.ndarray | None = None
@@ -36,7 +38,9 @@ def refine_mask(
     near = cv2.dilate(rough, _disk(0.05 * side)) > 127
     now = _match_brightness(now, empty, ~near)
     score = difference_score(now, Background(empty, noise))
-    likely = cv2.GaussianBlur(score, (3, 3), 0.8) > 0.85
+    smooth = cv2.GaussianBlur(score, (3, 3), 0.8)
+    beside = cv2.dilate(np.minimum(score, 8.0), np.ones((5, 5), np.uint8))
+    likely = smooth > np.maximum(0.85, EDGE * beside)  # the outline lies where the difference falls to about half
     likely &= near
     likely &= ~is_shadow(now, empty, score, likely)
     mask = (likely | (cv2.erode(rough, _disk(0.04 * side)) > 127)).astype(np.uint8) * 255

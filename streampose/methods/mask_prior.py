@@ -22,6 +22,7 @@ from streampose.structures import Skeleton
 LEVELS = (0.15, 0.45, 1.0)  # how far a bone swings, as a share of its swing_degrees; drawn for each bone
 LEVEL_ODDS = (0.35, 0.35, 0.30)
 MIRRORED_ODDS = 0.35  # of a pose in which left and right limbs do the same
+LEANING_ODDS = 0.12
 AZIMUTH_DEGREES = 35.0  # how far a bone that bends `toward` one side strays from it
 
 
@@ -221,8 +222,12 @@ def _rotations(vectors: np.ndarray) -> np.ndarray:
 
 
 def _view_rotations(skeleton: Skeleton, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Whole-body turns about y, then x, then z, each evenly within the skeleton's turn_degrees: (B, 3, 3)."""
-    turns = np.radians(rng.uniform(-1, 1, (count, 3)) * skeleton.turn_degrees)
+    """Whole-body turns about y, then x, then z, each evenly within the skeleton's turn_degrees: (B, 3, 3).
+
+    A few lean much further: who crawls, falls or lies is seen from unusual sides.
+    """
+    reach = np.where(rng.random((count, 1)) < LEANING_ODDS, 5.0, 1.0) * skeleton.turn_degrees
+    turns = np.radians(rng.uniform(-1, 1, (count, 3)) * np.minimum(reach, np.maximum(90.0, skeleton.turn_degrees)))
     x, y, z = (_rotations(turns[:, [axis]] * np.eye(3)[axis]) for axis in range(3))
     return z @ x @ y
 

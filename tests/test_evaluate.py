@@ -121,6 +121,7 @@ def test_flips_are_forgiven_only_where_they_are_allowed(scene):
     metrics, free = measured(scene, lambda keypoints: keypoints[HUMAN.flip_index])
     assert metrics["pck@0.2"] < 0.8 and metrics["pck@0.2/flips"] == 1
     assert metrics["mpjpe_mm"] > 50 and metrics["mpjpe_mm/flips"] < 10
+    assert metrics["pa_mpjpe_mm"] > 20 and metrics["pa_mpjpe_mm/flips"] < 10
     assert free["free/mask_iou"] > 0.9  # nothing without labels can see it
 
 

@@ -1,4 +1,9 @@
-"""Left and right: what a method without labels cannot tell apart, measured apart (`<metric>/flips`)."""
+"""Left and right: what a method without labels cannot tell apart, measured apart (`<metric>/flips`).
+
+Only the names are exchanged; depth stays as predicted, as in the literature. A model that takes a back for a front but
+is consistent in itself (its depth is that of a person seen from the other side) therefore gains from it in 2D, and
+little in PA-MPJPE, where a pose and its renamed self are mirror images.
+"""
 
 from __future__ import annotations
 

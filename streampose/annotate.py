@@ -98,21 +98,21 @@ def annotate(
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for number, path in enumerate(videos, 1):
-        job = _Job(path, out, predictor, overlay=overlay, smooth=smooth)
+        job = _Job(path, out, predictor, overlay=overlay, smooth=smooth, max_subjects=max_subjects)
         if not overwrite and (done := job.finished()) is not None:
             logger.info(f"{path}: finished before; --overwrite does it again")
             sources.append({**done, "skipped": True})
             continue
         job.clear()
         label = f"{path.name} ({number}/{len(videos)})"
-        entry = _annotate_video(job, label, batch=batch, max_subjects=max_subjects)
+        entry = _annotate_video(job, label, batch)
         if entry["verdict"] != "ok":
             logger.warning(f"{path}: {entry['verdict']}: {entry['reason']}")
         sources.append(entry)
     return {"out": str(out), "sources": sources, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> dict[str, Any]:
+def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
     """Annotate one video and return its entry; the files are there only if all went well."""
     entry: dict[str, Any] = {
         "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "files": {},
@@ -121,7 +121,7 @@ def _annotate_video(job: _Job, label: str, *, batch: int, max_subjects: int) -> 
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
             write = _open_writers(job, video, stack)
-            finder = Finder(job.path, job.predictor, max_subjects)
+            finder = Finder(job.path, job.predictor, job.max_subjects)
             depth = _queue_depth(video)
             decoded = stack.enter_context(ahead(video.frames(), depth))
             found = finder.find(decoded, video.probe)
@@ -210,17 +210,19 @@ class Smoother:
 class _Job:
     """One video, its files, and the note that says that they are finished."""
 
-    def __init__(self, path: Path, out: Path, predictor: Predictor, *, overlay: bool, smooth: bool):
-        self.path, self.predictor, self.smooth = path, predictor, smooth
+    def __init__(self, path: Path, out: Path, predictor: Predictor, *, overlay: bool, smooth: bool, max_subjects: int):
+        self.path, self.predictor, self.smooth, self.max_subjects = path, predictor, smooth, max_subjects
         self._state: dict[str, Any] = {
             "source": os.path.abspath(path),
             "model": predictor.bundle.sha256,
             "smooth": smooth,
+            "max_subjects": max_subjects,
             **_stamp(path),
         }
         self.stem = path.stem
         note = out / f"{self.stem}.annotation.json"
-        if note.exists() and _read_json(note).get("state", {}).get("source") != self._state["source"]:
+        state = _read_json(note).get("state")
+        if note.exists() and (not isinstance(state, dict) or state.get("source") != self._state["source"]):
             # Another video of this name was annotated into this folder before.
             self.stem += "-" + hashlib.sha256(self._state["source"].encode()).hexdigest()[:8]
         self._note = out / f"{self.stem}.annotation.json"

@@ -51,8 +51,9 @@ def skin_body(body: Body, transforms: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if body.rest_from_bind is not None:
         transforms = compose(transforms, body.rest_from_bind)
     blended = (body.weights @ transforms.reshape(len(transforms), 12).astype(np.float32)).reshape(-1, 3, 4)
-    vertices = np.einsum("vij,vj->vi", blended[..., :3], body.vertices) + blended[..., 3]
-    return vertices, np.einsum("vij,vj->vi", blended[..., :3], body.normals)
+    x, y, z, offset = (blended[..., i] for i in range(4))  # (V, 3) each: the matrices' columns
+    v, n = body.vertices, body.normals
+    return v[:, :1] * x + v[:, 1:2] * y + v[:, 2:] * z + offset, n[:, :1] * x + n[:, 1:2] * y + n[:, 2:] * z
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ class Surroundings:
         """Light sent back by a white matt surface: (V, 3) normals -> (V, 3) colours."""
         length = np.linalg.norm(normals, axis=-1, keepdims=True)
         unit = normals / np.maximum(length, 1e-9)
-        sun = np.clip(unit @ self.sun.astype(np.float32), 0, 1)[:, None]
+        sun = np.clip((unit * self.sun.astype(np.float32)).sum(-1, keepdims=True), 0, 1)
         sky = (0.65 + 0.35 * unit[:, 2:3]) * self.sky_colour.astype(np.float32)
         return (self.exposure * (sun * self.sun_colour + sky)).astype(np.float32)
 

@@ -86,7 +86,7 @@ class TrainResult:
         steps: steps done, all sittings together.
         stopped: `finished`, or `time` where max_minutes ended it before its schedule.
         seconds: of this sitting.
-        loss: the last logged weighted loss; terms: the last logged terms.
+        loss, terms: as logged last: the weighted loss and its terms, means over `log_every` steps.
     """
 
     run_dir: Path
@@ -169,6 +169,7 @@ def train(
     log = RunLog(run_dir, start) if world.rank == 0 else None
     began = time.monotonic()
     last: dict[str, Any] = {"loss": math.nan, "terms": {}}
+    recent: dict[str, list[float]] = {}  # since the last line of the log; "" is the weighted sum
 
     def save(step: int) -> Path:
         """Checkpoint, score; called by the first process only."""
@@ -218,11 +219,16 @@ def train(
                 step += 1
 
                 now = time.monotonic()
-                last = {"loss": loss, "terms": dict(zip(terms, values, strict=True))}
+                if log is not None:
+                    for name, value in zip(("", *terms), (loss, *values), strict=True):
+                        recent.setdefault(name, []).append(value)
                 bar.advance(1, note=f"{task.stage(step - 1)}  loss {loss:.4f}")
-                if log is not None and (step % log_every == 0 or step == task.total_steps):
+                if log is not None and (step % log_every == 0 or step == task.total_steps or any_late):
                     speed = (step - window[1]) / max(now - window[0], 1e-9)
                     window = (now, step)
+                    means = {name: sum(found) / len(found) for name, found in recent.items()}
+                    last = {"loss": means.pop(""), "terms": means}
+                    recent.clear()
                     entry = {"step": step, "stage": task.stage(step - 1), **last, "weights": weights}
                     entry |= {"settings": settings, "gradient_norm": norms, "steps_per_second": round(speed, 3)}
                     log.entry(entry | {"seconds": round(now - began, 1)})

@@ -88,7 +88,10 @@ def losses_picture(log: Path, out: Path) -> None:
         axis.plot([entry["step"] for entry in chosen], values, linewidth=1, marker=marker)
         for step, stage in starts:
             axis.axvline(step, color="0.6", linestyle="--", linewidth=0.8)
-            axis.text(step, 1.0, f" {stage}", transform=axis.get_xaxis_transform(), va="top", fontsize=7, color="0.4")
+            axis.text(
+                step, 0.98, stage, transform=axis.get_xaxis_transform(), va="top", ha="right", rotation=90, fontsize=6,
+                color="0.4",
+            )  # fmt: skip
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
         if values and min(values) > 0 and max(values) > 20 * min(values):

@@ -73,6 +73,16 @@ def test_it_learns_and_leaves_a_run_folder_behind(tmp_path):
     assert entries[-1]["settings"]["helper.lr"] == 0.001
 
 
+def test_the_log_holds_means_over_its_interval(tmp_path):
+    options = {name: value for name, value in QUIET.items() if name != "log_every"}
+    train(ToyTask(8), run_dir=tmp_path / "each", log_every=1, **options)
+    train(ToyTask(8), run_dir=tmp_path / "fourth", log_every=4, **options)
+    each, fourth = (read_log(tmp_path / name / "log.jsonl") for name in ("each", "fourth"))
+    assert len(fourth) == 2
+    assert fourth[0]["loss"] == pytest.approx(np.mean([entry["loss"] for entry in each[:4]]))
+    assert fourth[1]["terms"]["helper"] == pytest.approx(np.mean([entry["terms"]["helper"] for entry in each[4:]]))
+
+
 def test_the_average_is_smoother_than_the_weights_and_as_good(tmp_path):
     task = ToyTask(150)
     train(task, run_dir=tmp_path, ema=0.9, **QUIET)

@@ -95,6 +95,9 @@ def annotate(
     if not videos:
         raise VideoError(f"{', '.join(map(str, paths))}: no videos here; name a video or a folder that holds some")
     predictor = load_predictor(model, runtime, precision, threads or max(1, available_cores() // 2))
+    bundle = predictor.bundle
+    named = f"{bundle.method or 'model'} {bundle.preset}".strip()
+    logger.info(f"{model}: {named} at {predictor.input_size} px, {predictor.runtime.name} {precision}")
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for number, path in enumerate(videos, 1):

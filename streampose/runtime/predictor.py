@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 
-from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
 from streampose.geometry.crop import crop_resize, source_from_crop, square_box
 from streampose.runtime.bundle import Bundle, load_bundle
@@ -73,9 +72,6 @@ def load_predictor(
         raise ConfigError(f"--precision {precision}: {chosen} can do {', '.join(module.PRECISIONS)}")
     predictor = Predictor(bundle, getattr(module, class_name)(bundle, precision, threads or available_cores()))
     predictor.predict_crops(np.zeros((1, bundle.input_size, bundle.input_size, 3), np.uint8))
-    logger.info(
-        f"{bundle.path}: {bundle.method or 'model'} {bundle.preset} at {bundle.input_size} px, {chosen} {precision}"
-    )
     return predictor
 
 

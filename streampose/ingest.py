@@ -286,7 +286,8 @@ class _ClipMaker:
         clips = []
         for made in self._done:
             reflection = made.at_border > 0.8 and made.area < 0.5 * largest
-            if keep and not reflection:
+            crumb = made.area < 0.3 * largest and made.writer.num_frames < 2 * self._fps
+            if keep and not reflection and not crumb:
                 clips.append(made.writer.id)
             else:
                 made.writer.discard()
@@ -310,7 +311,8 @@ class _ClipMaker:
                 for follower, _, _ in self._open.values():
                     follower.scene = None if self.masks == "none" else scene.background
                 return
-        self._end_shot()
+        if self._model is not None or self.masks != "none":  # whole-frame crops go on while the camera moves
+            self._end_shot()
         self._model = None
 
     def _look(self, frame: Frame, small: np.ndarray) -> None:

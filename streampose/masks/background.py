@@ -206,15 +206,17 @@ def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: n
         score: (h, w) of `difference_score`.
         likely: (h, w) bool, the foreground so far.
     """
-    now, then = (cv2.blur(picture, (5, 5)).astype(np.float32) + 1 for picture in (image, scene))
-    grey_now, grey_then = (cv2.transform(picture, np.full((1, 3), 1 / 3, np.float32)) for picture in (now, then))
-    ratio = cv2.divide(grey_now, grey_then)
     if is_grey(scene):
+        now, then = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) + 1 for picture in (image, scene))
+        ratio = cv2.divide(now, then)
         count, labels, statistics, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
         strength = np.zeros(count, np.float32)
         for n in np.flatnonzero(statistics[1:, cv2.CC_STAT_AREA] > 60) + 1:
             strength[n] = np.percentile(score[labels == n], 90)
         return (score < HALO * strength[labels]) & (ratio > 0.55) & (ratio < 0.97)
+    now, then = (cv2.blur(picture, (5, 5)).astype(np.float32) + 1 for picture in (image, scene))
+    grey_now, grey_then = (cv2.transform(picture, np.full((1, 3), 1 / 3, np.float32)) for picture in (now, then))
+    ratio = cv2.divide(grey_now, grey_then)
     tint = cv2.absdiff(now, then * ratio[..., None]).max(-1)
     mean = cv2.blur(ratio, (7, 7))
     even = cv2.blur(ratio * ratio, (7, 7)) - mean * mean < SHADE_VARIANCE

@@ -100,7 +100,7 @@ class Tracker:
             free -= parts
             self._pause_or_part(members, [blobs[n] for n in sorted(parts)], labels, image)
         for track, parts in single:
-            parts |= self._near_fragments(track, free - parts, blobs, labels, image)
+            parts |= self._near_fragments(track, parts, free - parts, blobs, labels, image)
             free -= parts
             self._take(track, merge_blobs([blobs[n] for n in parts]), labels, image)
         free = self._catch_jumps(free, blobs, labels, image)
@@ -216,22 +216,29 @@ class Tracker:
             self._take(members[row], bodies[column], labels, image, jumped=True)
 
     def _near_fragments(
-        self, track: Track, free: set[int], blobs: list[Blob], labels: np.ndarray, image: np.ndarray
+        self, track: Track, parts: set[int], free: set[int], blobs: list[Blob], labels: np.ndarray, image: np.ndarray
     ) -> set[int]:
-        """Small blobs that nobody claimed, beside the track and of its colours: torn off parts of it."""
-        if not free:
-            return set()
+        """Blobs that nobody claimed, beside the track: torn off parts of it.
+
+        They must make up for what the track has lost of its usual area, or be small and of its colours.
+        """
         reach = 0.15 * float((track.box[2:] - track.box[:2]).max())
-        own = track.colours * track.area
+        colours = track.colours * track.area
+        area = sum(blobs[n].area for n in parts)
         near = set()
-        for n in free:
+        for n in sorted(free, key=lambda n: -blobs[n].area):
             blob = blobs[n]
             gap = np.maximum(track.box[:2] - blob.box[2:], blob.box[:2] - track.box[2:]).max()
-            if gap > reach or blob.area > 0.5 * track.area:
+            if gap > reach:
                 continue
-            theirs = colour_histogram(image, blob_mask(labels, blob)) * blob.area
-            if np.minimum(own, theirs).sum() > 0.5 * blob.area:
+            restores = area + blob.area < 1.3 * track.area
+            if not restores and blob.area < 0.5 * track.area:
+                grows = np.maximum(track.box[:2] - blob.box[:2], blob.box[2:] - track.box[2:]).max()
+                theirs = colour_histogram(image, blob_mask(labels, blob)) * blob.area
+                restores = grows < 2 * reach and np.minimum(colours, theirs).sum() > 0.5 * blob.area
+            if restores:
                 near.add(n)
+                area += blob.area
         return near
 
     def _catch_jumps(self, free: set[int], blobs: list[Blob], labels: np.ndarray, image: np.ndarray) -> set[int]:

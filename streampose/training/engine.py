@@ -247,11 +247,13 @@ def train(
                     save(step)
                     saved, saved_at = step, time.monotonic()
                 if rate > 0 and max_minutes is not None:
-                    state["plans"].append([rate, max_minutes])
-                    task.plan(rate, max_minutes)  # type: ignore[attr-defined]
-                    if task.total_steps <= step and len(state["plans"]) > 1:  # too late to shrink: as before
-                        state["plans"].append(state["plans"][-2])
-                        task.plan(*state["plans"][-1])  # type: ignore[attr-defined]
+                    minutes = max_minutes + start / rate / 60  # the steps of earlier sittings had their own time
+                    for _ in range(20):
+                        state["plans"].append([rate, minutes])
+                        task.plan(rate, minutes)  # type: ignore[attr-defined]
+                        if task.total_steps > step:
+                            break
+                        minutes *= 1.5  # too little time for what is done already: go on until it is over
                     bar.set_total(task.total_steps)
                     batches.close()
                     batches = prefetch(step)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,7 +172,7 @@ def test_terms_and_weights_must_match():
 def test_max_minutes_ends_cleanly_and_can_be_continued(tmp_path):
     began = time.monotonic()
     result = train(ToyTask(100_000, pause=0.01), run_dir=tmp_path, max_minutes=0.02, **QUIET)
-    assert result.stopped == "time" and time.monotonic() - began < 8
+    assert result.stopped == "time" and time.monotonic() - began < 30
     assert 0 < result.steps < 1000
     again = train(ToyTask(result.steps + 5), run_dir=tmp_path, resume=True, **QUIET)
     assert again.steps == result.steps + 5 and again.stopped == "finished"
@@ -193,7 +194,7 @@ def test_the_plan_is_kept_by_a_resume(tmp_path):
     first = Planned(1000, pause=0.01)
     result = train(first, run_dir=tmp_path, max_minutes=5, save_every=20, **QUIET)
     assert result.steps == 50 and len(first.plans) == 1
-    assert 5 < first.plans[0][0] < 100
+    assert 0.5 < first.plans[0][0] < 100
     (tmp_path / "checkpoints" / "step_00000050" / "state.json").unlink()  # as if it had stopped before the end
     second = Planned(1000)
     train(second, run_dir=tmp_path, max_minutes=5, resume=True, **QUIET)
@@ -201,25 +202,40 @@ def test_the_plan_is_kept_by_a_resume(tmp_path):
     assert min(step for step, _, _ in second.seen_batches) == 40
 
 
-def test_a_machine_that_slows_down_is_planned_for_again(tmp_path):
+def test_a_machine_that_slows_down_is_planned_for_again(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("streampose.training.engine.time", SimpleNamespace(monotonic=lambda: clock.now))
+
     class Tires(Planned):
         def plan(self, steps_per_second, max_minutes):
             super().plan(steps_per_second, max_minutes)
-            self.total_steps = round(steps_per_second * max_minutes * 60 * 0.9)
+            self.total_steps = round(steps_per_second * max_minutes * 60 * 0.95)
 
         def stage(self, step):
             return "one"
 
         def loss(self, batch, step):
-            time.sleep(0.01 if step < 60 else 0.08)
+            clock.now += 0.1 if step < 60 else 0.4
             return super().loss(batch, step)
 
     task = Tires(1000)
-    result = train(task, run_dir=tmp_path, max_minutes=0.1, **QUIET)
-    rates = [rate for rate, _ in task.plans]
-    assert len(rates) >= 2 and rates[-1] < 0.8 * rates[0]
-    assert result.stopped == "finished" and result.steps == task.total_steps
+    result = train(task, run_dir=tmp_path, max_minutes=1, **QUIET)
+    assert task.plans[0][0] == pytest.approx(10) and task.plans[-1][0] < 5
+    assert result.stopped == "finished" and 100 < result.steps == task.total_steps < 300
+    assert 50 < clock.now < 60
     assert json.loads((result.checkpoint / "state.json").read_text())["plans"] == task.plans
+
+
+def test_a_plan_shorter_than_what_is_done_is_stretched(tmp_path):
+    class Short(Planned):
+        def plan(self, steps_per_second, max_minutes):
+            super().plan(steps_per_second, max_minutes)
+            self.total_steps = round(max_minutes * 20)
+
+    task = Short(1000)
+    result = train(task, run_dir=tmp_path, max_minutes=0.5, **QUIET)
+    assert [round(minutes * 20) for _, minutes in task.plans] == [10, 15, 22, 34]  # 26 steps were done by then
+    assert result.steps == 34 and result.stopped == "finished"
 
 
 def test_the_batch_comes_from_step_and_rank(tmp_path):

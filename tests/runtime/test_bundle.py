@@ -6,7 +6,7 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import BundleError
-from streampose.runtime.bundle import SCHEMA_VERSION, _sha256, load_bundle, write_bundle
+from streampose.runtime.bundle import SCHEMA_VERSION, _sha256, default_bundle, load_bundle, write_bundle
 
 
 @pytest.fixture
@@ -156,3 +156,11 @@ def test_bad_files_leave_the_old_bundle(copy, tmp_path):
             padding=0.2, method="mask", preset="tiny", provenance={},
         )  # fmt: skip
     assert load_bundle(copy).sha256 == old.sha256
+
+
+def test_the_current_model_is_the_default(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_bundle().name in ("current", "default_bundle")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/current").symlink_to(copy)  # a link to a bundle is a bundle
+    assert load_bundle(default_bundle()).input_size == 64

@@ -310,7 +310,7 @@ class MaskTask:
         memory, flip = self.labels, self.skeleton.flip_index
         index = batch["index"]
         target = to_view(memory.keypoints[index], batch["matrix"], batch["flipped"], flip)
-        weight = memory.confidence[index]
+        weight = memory.confidence[index] ** 2  # doubtful labels are mostly wrong
         weight = torch.where(batch["flipped"][:, None], weight[:, flip], weight)
         return self._distances(out, target, weight * (1 - batch["empty"].float())[:, None])
 

@@ -19,7 +19,7 @@ class SilhouetteConfig(Strict):
     size: int = 64
     steps: int = Field(default=3000, ge=0)
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
 
 
 class StageConfig(Strict):

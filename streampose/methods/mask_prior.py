@@ -292,9 +292,10 @@ def _spoil(mask: np.ndarray, xy: np.ndarray, rng: np.random.Generator) -> np.nda
         x, tilt = x + rng.uniform(-0.8, 0.8) * wide, float(rng.uniform(-20, 20))
         cv2.ellipse(mask, (int(x), int(y)), (int(wide), int(high)), tilt, 0, 360, 255, -1)
     if kind[2] < 0.6:
-        amount = int(rng.integers(1, 4))
+        thicker = rng.random() < 0.7
+        amount = int(rng.integers(1, 6 if thicker else 3))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * amount + 1, 2 * amount + 1))
-        mask = cv2.dilate(mask, kernel) if rng.random() < 0.6 else cv2.erode(mask, kernel)
+        mask = cv2.dilate(mask, kernel) if thicker else cv2.erode(mask, kernel)
     if kind[3] < 0.4:  # holes and gaps where the subject looks like its background
         for _ in range(rng.integers(1, 5)):
             first, second = pixels[rng.integers(0, len(pixels), 2)]

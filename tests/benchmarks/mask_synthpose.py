@@ -38,14 +38,16 @@ from streampose.training.engine import train
 from streampose.video.decode import open_video
 
 CEILINGS = [f"stages.{stage}.terms.ceiling=10" for stage in ("tight", "medium", "loose")]
+NO_MASKS = [f"stages.{s}.terms.{term}=0" for s in ("tight", "medium", "loose") for term in ("skeleton", "physique")]
 # name: (preset, changes to it); a preset of None is the one asked for
 VARIANTS: dict[str, tuple[str | None, list[str]]] = {
-    "structure-free (Eq. 3)": ("paper", ["structure=false"]),
+    "structure-free (Eq. 3)": ("paper", ["structure=false", "sigma=0.01"]),
     "paper": ("paper", []),
     "paper + ceilings": ("paper", CEILINGS),
     "no silhouettes, dolls only": (None, ["silhouette.enabled=false"]),
     "no dolls": (None, ["dolls=0"]),
     "no self-training": (None, ["self_training=false"]),
+    "no mask losses": (None, NO_MASKS),
     "full": (None, []),
 }
 

@@ -133,12 +133,13 @@ class Surroundings:
         self.sun_colour = rng.uniform(0.35, 0.85) * tint
         self.sky_colour = rng.uniform(0.45, 0.65) * (2 - tint)
         self.shadow = rng.uniform(0.08, 0.32)
-        ground, wall = ground_texture(rng), wall_texture(rng)
+        self.ground, self.wall = ground_texture(rng), wall_texture(rng)
+        self.far_ground = self.ground.mean((0, 1), dtype=np.float32)
         self.ground_scale, self.wall_scale = float(rng.uniform(60, 160)), float(rng.uniform(90, 160))  # texels a metre
         self.wall_distance = rng.uniform(5.0, 14.0) + 4.0
         self.exposure = rng.uniform(0.85, 1.15)
-        bright = self.exposure * (0.8 * self.sun_colour * self.sun[2] + self.sky_colour) / 255
-        self.ground, self.wall = (ground * bright).astype(np.float32), (wall * bright).astype(np.float32)
+        bright = self.exposure * (0.8 * self.sun_colour * self.sun[2] + self.sky_colour)
+        self.bright = (bright / 255).astype(np.float32)
 
     def light(self, normals: np.ndarray) -> np.ndarray:
         """Light sent back by a white matt surface: (V, 3) normals -> (V, 3) colours."""
@@ -166,8 +167,8 @@ class Surroundings:
         x, y = x * self.ground_scale, y * self.ground_scale
         ground = cv2.remap(self.ground, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         fade = np.minimum(to_ground / 25, 0.9)[..., None]  # far away the texture is too fine to be seen
-        ground += fade * (self.ground.mean((0, 1)) - ground)
-        return np.where((to_ground < to_wall)[..., None], ground, image)
+        ground = ground + fade * (self.far_ground - ground)
+        return np.where((to_ground < to_wall)[..., None], ground, image) * self.bright
 
     def cast_shadows(
         self, image: np.ndarray, heads: list[np.ndarray], K: np.ndarray, R: np.ndarray, t: np.ndarray

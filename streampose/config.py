@@ -111,7 +111,7 @@ def skeleton_from_dict(values: dict[str, Any], where: str = "skeleton") -> Skele
         bones.append(
             Bone(
                 parent, child, bone.length, max_length, bone.radius, (float(x), float(y), float(z)),
-                bone.swing_degrees, bone.arm, bone.constant, bone.toward,
+                bone.swing_degrees, bone.arm, bone.constant, bone.toward, bone.reach,
             )
         )  # fmt: skip
 
@@ -157,6 +157,7 @@ def skeleton_to_dict(skeleton: Skeleton) -> dict[str, Any]:
                 "arm": bone.arm,
                 "constant": bone.constant,
                 "toward": list(bone.toward),
+                "reach": bone.reach,
             }
             for bone in skeleton.bones
         ],
@@ -182,6 +183,7 @@ class _BoneFile(Strict):
     arm: bool = False
     constant: bool = False
     toward: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    reach: float = Field(default=1.0, ge=0)
 
 
 class _SkeletonFile(Strict):

@@ -277,10 +277,12 @@ class MaskTask:
         x = x.float()
         if not config.structure:
             return bone_maps.union(bone_maps.point_maps(x, config.sigma, size))
-        drawn, radius = self.bones.to(x.device).drawn(stage.connections, stage.arms)
+        bones = self.bones.to(x.device)
+        drawn, radius = bones.drawn(stage.connections, stage.arms)
+        points = bones.points(x, height)
         if config.bone_width == "sigma":
-            return bone_maps.union(bone_maps.bone_maps(x, drawn, config.sigma, size))
-        return bone_maps.union(bone_maps.solid_bone_maps(x, drawn, radius * height[:, None], size))
+            return bone_maps.union(bone_maps.bone_maps(points, drawn, config.sigma, size))
+        return bone_maps.union(bone_maps.solid_bone_maps(points, drawn, radius * height[:, None], size))
 
     def _equivariance(self, batch: dict[str, Tensor], X: Tensor) -> Tensor:
         """Mean squared distance between the two views of each frame, taken back to the crop (Eq. 13)."""
@@ -383,9 +385,9 @@ class MaskTask:
         drawn, radius = self.bones.to(torch.device("cpu")).drawn("tight", True)
         for start in range(0, len(self.frames), 256):
             part = slice(start, start + 256)
-            x = torch.from_numpy(labels.keypoints[part, :, :2]).float()
-            thick = radius * torch.from_numpy(self.frames.height[part])[:, None]
-            skeleton_mask = bone_maps.union(bone_maps.solid_bone_maps(x, drawn, thick, size))
+            height = torch.from_numpy(self.frames.height[part])
+            points = self.bones.points(torch.from_numpy(labels.keypoints[part, :, :2]).float(), height)
+            skeleton_mask = bone_maps.union(bone_maps.solid_bone_maps(points, drawn, radius * height[:, None], size))
             mask = torch.from_numpy(resize_images(self.frames.masks[part], size)).float() / 255
             shared = torch.minimum(mask, skeleton_mask).sum((1, 2))
             fits.append(shared / torch.maximum(mask, skeleton_mask).sum((1, 2)).clamp_min(1e-6))

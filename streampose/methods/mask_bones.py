@@ -25,6 +25,7 @@ class BoneTables:
         self.lengths = torch.tensor([b.length for b in bones])
         self.ceilings = torch.tensor([b.max_length for b in bones])
         self.radius = torch.tensor([b.radius for b in bones])
+        self.reach = torch.tensor([b.reach for b in bones])
         self.is_arm = torch.tensor([b.arm for b in bones])
         self.constant = _index([(b.parent, b.child) for b in bones if b.constant])
         self.constant_lengths = torch.tensor([b.length for b in bones if b.constant])
@@ -53,14 +54,32 @@ class BoneTables:
         return self
 
     def drawn(self, form: str, arms: bool) -> tuple[Tensor, Tensor]:
-        """What a stage draws: (N, 2) pairs of joints and (N,) half thickness in standing heights."""
-        bones, radius = self.all, self.radius
+        """What a stage draws: (N, 2) pairs of points (see `points`) and (N,) half thickness in standing heights."""
+        K = len(self.all) + 1
+        ends = K + torch.arange(len(self.all), device=self.device)
+        bones, radius = torch.stack([self.all[:, 0], ends], 1), self.radius
         if not arms:
             bones, radius = bones[~self.is_arm], radius[~self.is_arm]
         if form not in self.extra:
             return bones, radius
         pairs, extra_radius = self.extra[form]
         return torch.cat([bones, pairs]), torch.cat([radius, extra_radius])
+
+    def points(self, x: Tensor, height: Tensor) -> Tensor:
+        """The joints, and for each bone the end of its line so that its flesh ends where it `reach`es to.
+
+        Args:
+            x: (B, K, 2).
+            height: (B,) the subject's size in the unit of x.
+
+        Returns:
+            (B, K + N, 2).
+        """
+        start, end = x[:, self.all[:, 0]], x[:, self.all[:, 1]]
+        along = end - start
+        shift = ((self.reach - 1) * self.radius * height[:, None])[..., None]  # (B, N, 1)
+        length = (along**2).sum(-1, keepdim=True).add(1e-6).sqrt()
+        return torch.cat([x, end + along / length * shift.clamp(min=-length)], 1)
 
 
 def _index(pairs: list[tuple[int, int]]) -> Tensor:

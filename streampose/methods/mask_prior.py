@@ -238,8 +238,10 @@ def _limbs(skeleton: Skeleton, joints: np.ndarray, radius: np.ndarray) -> list[L
     thickness = {skeleton.root: float(radius[0].mean())}
     into = {skeleton.root: 0}
     for n, bone in enumerate(skeleton.bones):
-        pair = [bone.parent, bone.child]
-        limbs.append(Limb(joints[pair, :2], radius[n], float(joints[pair, 2].mean()), n))
+        ends = joints[[bone.parent, bone.child]]
+        along = ends[1] - ends[0]
+        ends[1] += (bone.reach - 1) * radius[n, 1] * along / max(float(np.linalg.norm(along)), 1e-6)
+        limbs.append(Limb(ends[:, :2], radius[n], float(ends[:, 2].mean()), n))
         thickness[bone.child], into[bone.child] = float(radius[n].mean()), n
     for start, end in skeleton.connections.get("tight", ()):
         r = 0.6 * min(thickness[start], thickness[end])

@@ -129,7 +129,7 @@ def test_a_killed_run_that_is_resumed_equals_one_that_was_not(store, trained, tm
         "    precision='f32', seed=3, out=here / 'runs', models=here / 'models')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"})
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while not list(tmp_path.glob("runs/*/checkpoints/step_00000012")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)

@@ -215,7 +215,7 @@ def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: n
             strength[n] = np.percentile(score[labels == n], 90)
         return (score < HALO * strength[labels]) & (ratio > 0.55) & (ratio < 0.97)
     h, w = likely.shape
-    half = max(h, w) > 160  # enough for what is blurred anyway
+    half = max(h, w) > 400  # enough for what is blurred anyway
     reach = (3, 3) if half else (5, 5)
     if half:
         image, scene = (

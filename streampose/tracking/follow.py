@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -12,16 +13,25 @@ from streampose.geometry.crop import crop_resize
 from streampose.masks.background import Background
 from streampose.masks.refine import refine_mask
 from streampose.tracking.boxes import steady_square, touches_border
-from streampose.video.frame import Frame
 
 WINDOW = 6  # frames before and after that steady the box
 SIGNATURE = 24  # pixels a side of the small mask by which motion is measured
 MOTION_SECONDS = 0.4
 
 
+class Picture(Protocol):
+    """What is needed of a frame: `video.frame.Frame`, or anything alike."""
+
+    index: int
+    pts_seconds: float
+    size: tuple[int, int]
+
+    def crop(self, box: np.ndarray, size: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class _Sighting:
-    frame: Frame
+    frame: Picture
     box: np.ndarray
     mask: np.ndarray
     others: np.ndarray
@@ -62,7 +72,7 @@ class Follower:
         """Median size of late, in pixels of the coarse mask."""
         return float(np.median(self._areas)) if self._areas else 0.0
 
-    def see(self, frame: Frame, box: np.ndarray, mask: np.ndarray, foreground: np.ndarray) -> None:
+    def see(self, frame: Picture, box: np.ndarray, mask: np.ndarray, foreground: np.ndarray) -> None:
         """The subject in one more frame.
 
         Args:

@@ -38,7 +38,9 @@ from streampose.training.engine import train
 from streampose.video.decode import open_video
 
 CEILINGS = [f"stages.{stage}.terms.ceiling=10" for stage in ("tight", "medium", "loose")]
-NO_MASKS = [f"stages.{s}.terms.{term}=0" for s in ("tight", "medium", "loose") for term in ("skeleton", "physique")]
+NO_MASKS = [
+    f"stages.{s}.terms.{term}=0" for s in ("tight", "medium", "loose", "refine") for term in ("skeleton", "physique")
+]
 # name: (preset, changes to it); a preset of None is the one asked for
 VARIANTS: dict[str, tuple[str | None, list[str]]] = {
     "structure-free (Eq. 3)": ("paper", ["structure=false", "sigma=0.01"]),

@@ -10,7 +10,7 @@ from streampose.methods.mask import MaskTask, from_view, load_mask_config, to_vi
 
 SHORT = [
     "silhouette.steps=3", "silhouette.batch_size=4", "batch_size=8", "stages.warm-up.steps=2", "stages.tight.steps=2",
-    "stages.medium.steps=2", "stages.loose.steps=2",
+    "stages.medium.steps=2", "stages.loose.steps=2", "stages.refine.steps=2",
 ]  # fmt: skip
 
 
@@ -22,7 +22,7 @@ def task_of(painted, *overrides):
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "base"])
 def test_presets_load(preset):
-    assert list(load_mask_config(preset).stages) == ["warm-up", "tight", "medium", "loose"]
+    assert list(load_mask_config(preset).stages) == ["warm-up", "tight", "medium", "loose", "refine"]
 
 
 def test_wrong_settings_are_named():
@@ -37,8 +37,8 @@ def test_wrong_settings_are_named():
 def test_stages_follow_each_other_and_a_plan_scales_them(painted):
     task = task_of(painted)
     names = [task.stage(step) for step in range(task.total_steps)]
-    assert list(dict.fromkeys(names)) == ["silhouette", "warm-up", "tight", "medium", "loose"]
-    assert task.total_steps == 11
+    assert list(dict.fromkeys(names)) == ["silhouette", "warm-up", "tight", "medium", "loose", "refine"]
+    assert task.total_steps == 13
     task.plan(2.0, 10.0)
     first = task.total_steps
     assert first > 100

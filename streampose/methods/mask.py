@@ -54,6 +54,8 @@ from streampose.methods.mask_data import (
 )
 from streampose.methods.mask_labels import Labels, along_clips, merge, predict_labels
 from streampose.methods.mask_prior import dolls, silhouettes
+from streampose.methods.mask_reader import WEIGHTS as reader_weights
+from streampose.methods.mask_reader import load_shipped, reader_loss
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.models.shape_prior import ShapePriorNetwork
 from streampose.store.reader import StoreReader
@@ -96,6 +98,7 @@ class MaskTask:
         if rho.enabled:
             self.silhouette = build_detector(rho.detector, K, rho.size, channels=1)
             self.networks["silhouette"] = self.silhouette
+        self.reads_already = rho.enabled and rho.shipped and load_shipped(self.silhouette, skeleton, rho)
         self.bones = BoneTables(skeleton)
         self._schedule(1.0)
 
@@ -118,7 +121,7 @@ class MaskTask:
     def _configured(self) -> dict[str, int]:
         """Steps of each stage as configured; stages of length zero are left out."""
         rho = self.config.silhouette
-        lengths = {"silhouette": rho.steps if rho.enabled else 0}
+        lengths = {"silhouette": rho.steps if rho.enabled and not self.reads_already else 0}
         lengths |= {name: stage.steps for name, stage in self.config.stages.items()}
         return {name: steps for name, steps in lengths.items() if steps > 0}
 
@@ -245,17 +248,7 @@ class MaskTask:
         return term not in needs or len(needs[term]) > 0
 
     def _silhouette_loss(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-        masks, joints = batch["masks"][:, None].float() / 255, batch["joints"]
-        out = self.silhouette(masks)
-        inside = (joints[..., :2].abs() < 1).all(-1).float()
-        target = heatmaps.gaussian_targets(joints[..., :2], out.heatmaps.shape[-1])
-        joints = joints.clamp(-1, 1)
-        terms = {
-            "label": (heatmaps.heatmap_cross_entropy(out.heatmaps, target) * inside).mean(),
-            "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], joints[..., :2]).mean(),
-            "label_z": heatmaps.robust_distance(out.keypoints[..., 2:], joints[..., 2:]).mean(),
-        }
-        return terms, {"label": 1.0, "label_xy": 2.0, "label_z": 0.5}
+        return reader_loss(self.silhouette, batch["masks"][:, None].float() / 255, batch["joints"]), reader_weights
 
     def _view(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch as floats: images (B, 3, S, S), mask and geodesic (B, m, m), present and height (B,)."""

@@ -12,9 +12,15 @@ from streampose.errors import ConfigError
 
 
 class SilhouetteConfig(Strict):
-    """The network rho that reads silhouettes of random poses."""
+    """The network rho that reads silhouettes of random poses.
+
+    Attributes:
+        shipped: start from the reader that comes with the package for this skeleton, where there is one.
+        steps: how long an own one is taught.
+    """
 
     enabled: bool = True
+    shipped: bool = True
     detector: Literal["tiny", "small"] = "tiny"
     size: int = 64
     steps: int = Field(default=3000, ge=0)

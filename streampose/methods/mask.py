@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streampose.console import logger
 from streampose.losses import bone_maps, heatmaps, skeleton_terms
 from streampose.methods.mask_bones import BoneTables, draw_pose
 from streampose.methods.mask_config import MaskConfig, StageConfig, load_mask_config
@@ -99,7 +100,10 @@ class MaskTask:
             self.silhouette = build_detector(rho.detector, K, rho.size, channels=1)
             self.networks["silhouette"] = self.silhouette
         self.reads_already = rho.enabled and rho.shipped and load_shipped(self.silhouette, skeleton, rho)
+        if rho.enabled and not self.reads_already:
+            logger.info("skeleton %s: no silhouette reader comes with it, so the run first teaches one", skeleton.name)
         self.bones = BoneTables(skeleton)
+        self._read: Labels | None = None
         self._schedule(1.0)
 
     # ---------------------------------------------------------------- schedule
@@ -344,7 +348,9 @@ class MaskTask:
         if int(memory.made) >= due:
             return
         device, flip = memory.keypoints.device, self.skeleton.flip_index
-        labels = self.read_masks(device)
+        if self._read is None:
+            self._read = self.read_masks(device)
+        labels = self._read
         if due > 1:
             own = predict_labels(self.detector, self.frames.crops, flip, device)
             labels = self._merge(labels, own)

@@ -6,8 +6,8 @@
 
 All variants get the same videos (the `train` split, ingested with background masks) and the same number of detector
 steps (`--scale`) or the same time on the clock (`--minutes`), and are measured on the `test` split: other people,
-clothes, motions and scenes. Variants that read silhouettes alike share the network that does. PCK@0.2 counts all
-joints, occluded ones too; `flips` takes the better naming of left and right in each frame.
+clothes, motions and scenes. The reader of silhouettes is the shipped one, taught by the skeleton file alone. PCK@0.2
+counts all joints, occluded ones too; `flips` takes the better naming of left and right in each frame.
 """
 
 from __future__ import annotations
@@ -114,24 +114,18 @@ def run_variant(
     truth = make(folder, "test")
     own, changes = VARIANTS[name]
     config = load_mask_config(own or preset, None, [f"seed={seed}", *changes])
-    shared = folder / f"silhouette-{config.silhouette.steps * scale:.0f}-{seed}.pt"
-    share = minutes is None and config.silhouette.enabled
-    lengths = {f"stages.{stage}.steps": round(part.steps * scale) for stage, part in config.stages.items()}
-    lengths["silhouette.steps"] = 0 if share and shared.exists() else round(config.silhouette.steps * scale)
     if minutes is None:
-        stretched = [f"{key}={value}" for key, value in lengths.items()]
+        lengths = {f"stages.{stage}.steps": part.steps for stage, part in config.stages.items()}
+        lengths["silhouette.steps"] = config.silhouette.steps
+        stretched = [f"{key}={round(steps * scale)}" for key, steps in lengths.items()]
         config = load_mask_config(own or preset, None, [f"seed={seed}", *changes, *stretched])
     skeleton = load_skeleton("human17")
     torch.manual_seed(seed)
     began = time.monotonic()
     task = make_task(StoreReader(store), skeleton, config, "cpu")
-    if share and shared.exists():
-        task.networks["silhouette"].load_state_dict(torch.load(shared))
     run_dir = folder / "runs" / f"{time.strftime('%H%M%S')}-{name.split()[0]}"
     left = None if minutes is None else minutes - (time.monotonic() - began) / 60
     result = train(task, run_dir=run_dir, seed=seed, max_minutes=left)
-    if share:
-        torch.save(task.networks["silhouette"].state_dict(), shared)
     seconds = time.monotonic() - began
     detector = task.networks["detector"]
     detector.load_state_dict(load_networks(run_dir)["detector"])

@@ -9,8 +9,8 @@ from streampose.errors import ConfigError
 from streampose.methods.mask import MaskTask, from_view, load_mask_config, to_view
 
 SHORT = [
-    "silhouette.shipped=false", "silhouette.steps=3", "silhouette.batch_size=4", "batch_size=8", "stages.warm-up.steps=2", "stages.tight.steps=2",
-    "stages.medium.steps=2", "stages.loose.steps=2", "stages.refine.steps=2",
+    "silhouette.shipped=false", "silhouette.steps=3", "silhouette.batch_size=4", "batch_size=8",
+    "stages.warm-up.steps=2", "stages.tight.steps=2", "stages.medium.steps=2", "stages.loose.steps=2", "stages.refine.steps=2",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from streampose.methods.mask import MaskTask, from_view, load_mask_config, to_vi
 
 SHORT = [
     "silhouette.shipped=false", "silhouette.steps=3", "silhouette.batch_size=4", "batch_size=8",
-    "stages.warm-up.steps=2", "stages.tight.steps=2", "stages.medium.steps=2", "stages.loose.steps=2", "stages.refine.steps=2",
+    *(f"stages.{stage}.steps=2" for stage in ("warm-up", "tight", "medium", "loose", "refine")),
 ]  # fmt: skip
 
 

@@ -29,7 +29,8 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
   explain thin regions; `bone_width: sigma` is the paper's.
 - Merging bone maps by 1 - prod(1 - B), Eq. 16 and 17 corrected, soft-argmax over cell centres, the unit of lengths: see
   `losses/bone_maps.py`, `models/detector.py` and `mask_data.subject_sizes`.
-- Left and right: a mask does not tell them. Targets are compared with both namings and the closer one counts.
+- Left and right: a mask does not tell them. The first stage calls the sides as if the subject faced the camera; then
+  targets are compared with both namings and the closer one counts.
 """
 
 from __future__ import annotations
@@ -196,12 +197,13 @@ class MaskTask:
         skeleton_mask = self._skeleton_mask(x, stage, height)
         G = view["geodesic"] if stage.geodesic else torch.ones_like(view["geodesic"])
         terms: dict[str, Tensor] = {}
+        facing = name == next(iter(self.config.stages))  # the first stage settles on one naming of left and right
         if weights.keys() & {"label", "label_xy", "label_z"}:
-            terms |= self._label_terms(batch, out)
+            terms |= self._label_terms(batch, out, facing)
         if "doll" in weights:
             painted = DetectorOutput(*(value[count:] for value in both))
             sure = torch.ones_like(painted.confidence)
-            distances = self._distances(painted, batch["doll_joints"], sure)
+            distances = self._distances(painted, batch["doll_joints"], sure, facing)
             terms["doll"] = distances["label"] + 2 * distances["label_xy"] + distances["label_z"]
         terms["skeleton"] = _mean(G * (view["mask"] - skeleton_mask) ** 2, present)  # Eq. 5, 9
         if "physique" in weights:
@@ -304,27 +306,28 @@ class MaskTask:
 
     # ---------------------------------------------------------------- pseudo-labels
 
-    def _label_terms(self, batch: dict[str, Tensor], out: DetectorOutput) -> dict[str, Tensor]:
+    def _label_terms(self, batch: dict[str, Tensor], out: DetectorOutput, facing: bool) -> dict[str, Tensor]:
         """Distance to the pseudo-labels, by the naming of left and right that is closer to the prediction."""
         memory, flip = self.labels, self.skeleton.flip_index
         index = batch["index"]
         target = to_view(memory.keypoints[index], batch["matrix"], batch["flipped"], flip)
         weight = memory.confidence[index] ** 2  # doubtful labels are mostly wrong
         weight = torch.where(batch["flipped"][:, None], weight[:, flip], weight)
-        return self._distances(out, target, weight * (1 - batch["empty"].float())[:, None])
+        return self._distances(out, target, weight * (1 - batch["empty"].float())[:, None], facing)
 
-    def _distances(self, out: DetectorOutput, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    def _distances(self, out: DetectorOutput, target: Tensor, weight: Tensor, facing: bool) -> dict[str, Tensor]:
         """Weighted mean distance of heatmaps, x and y, and z to target joints, whichever naming and depth is closer.
 
         Args:
             target: (B, K, 3) in [-1, 1]; joints outside the image do not count.
             weight: (B, K).
+            facing: take the naming by which the subject faces the camera, instead of the closer one.
         """
         flip = self.skeleton.flip_index
         xy = out.keypoints[..., :2].detach()
         near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
         far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
-        swap = (far < near)[:, None]
+        swap = (self.bones.to(xy.device).faces_away(target) if facing else far < near)[:, None]
         target = torch.where(swap[..., None], target[:, flip], target)
         weight = torch.where(swap, weight[:, flip], weight)
         weight = weight * (target[..., :2].abs() < 1).all(-1)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streampose.methods.mask_prior import turns_every_way
 from streampose.structures import Skeleton
 
 
@@ -40,6 +41,9 @@ class BoneTables:
         for form, joints in skeleton.connections.items():
             thickness = [0.6 * min(_joint_radius(skeleton, a), _joint_radius(skeleton, b)) for a, b in joints]
             self.extra[form] = _index(list(joints)), torch.tensor(thickness)
+        limbs = {b.child for b in bones if b.swing_degrees > 45}
+        sides = [pair for pair in skeleton.flip_pairs if pair[0] not in limbs] or list(skeleton.flip_pairs)
+        self.trunk_sides = _index(sides if turns_every_way(skeleton) else [])
         low, high = skeleton.warmup or (skeleton.root, skeleton.root)
         self.warmup_length = sum(bones[n].length for n in _path(skeleton, low, high))
         self.device = torch.device("cpu")
@@ -52,6 +56,11 @@ class BoneTables:
             self.extra = {form: (pairs.to(device), radius.to(device)) for form, (pairs, radius) in self.extra.items()}
             self.device = device
         return self
+
+    def faces_away(self, x: Tensor) -> Tensor:
+        """Whose left side lies to the left of the picture, of subjects that turn every way: (B, K, 2 or 3) -> (B,)."""
+        across = x[:, self.trunk_sides[:, 0], 0] - x[:, self.trunk_sides[:, 1], 0]
+        return across.sum(1) < 0
 
     def drawn(self, form: str, arms: bool) -> tuple[Tensor, Tensor]:
         """What a stage draws: (N, 2) pairs of points (see `points`) and (N,) half thickness in standing heights."""

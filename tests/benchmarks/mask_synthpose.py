@@ -8,6 +8,17 @@ All variants get the same videos (the `train` split, ingested with background ma
 steps (`--scale`) or the same time on the clock (`--minutes`), and are measured on the `test` split: other people,
 clothes, motions and scenes. The reader of silhouettes is the shipped one, taught by the skeleton file alone. PCK@0.2
 counts all joints, occluded ones too; `flips` takes the better naming of left and right in each frame.
+
+Measured on two shared cores, 24 videos of 10 s, preset `tiny` (64-pixel crops):
+
+| variant | detector steps | PCK@0.2 | with flips |
+|---|---|---|---|
+| structure-free (Eq. 3) | 1800 | 0.062 | 0.076 |
+| paper | 1800 | 0.083 | 0.097 |
+| paper + ceilings | 1800 | 0.117 | 0.137 |
+| no silhouettes, dolls only | 1800 | 0.460 | 0.575 |
+| no mask losses | 1260 | 0.488 | 0.610 |
+| full | 3600 | 0.524 | 0.649 |
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ Measured on two shared cores, 24 videos of 10 s, preset `tiny` (64-pixel crops):
 | paper + ceilings | 1800 | 0.117 | 0.137 |
 | no silhouettes, dolls only | 1800 | 0.460 | 0.575 |
 | no mask losses | 1260 | 0.488 | 0.610 |
+| full | 1260 | 0.489 | 0.613 |
 | full | 3600 | 0.524 | 0.649 |
 """
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -166,7 +168,7 @@ def _run(jobs: list[_Job], options: _Options, workers: int) -> Iterator[tuple[_J
         return
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
+        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool,
         progress("videos", len(jobs), "videos") as bar,
     ):
         waiting = {pool.submit(_ingest_source, job, options): job for job in jobs}
@@ -177,6 +179,18 @@ def _run(jobs: list[_Job], options: _Options, workers: int) -> Iterator[tuple[_J
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Let a worker die when its parent does, however that dies, so that none writes beside the next ingest."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None] | None = None) -> dict[str, Any]:

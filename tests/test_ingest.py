@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from streampose.errors import ConfigError, StoreError, VideoError
@@ -201,6 +202,25 @@ def test_kill_in_the_middle_then_again_equals_an_uninterrupted_run(tmp_path):
             StoreReader(torn)  # valid at every moment
     ingest([tmp_path / "videos"], store=torn, crop_size=32)
     assert snapshot(torn) == snapshot(tmp_path / "whole.zarr")
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for seed in (1, 2):
+        film(tmp_path / "videos" / f"walk{seed}.mp4", seed=seed)
+    code = (
+        "import sys; from pathlib import Path; from streampose.ingest import ingest\n"
+        "ingest([Path(sys.argv[1])], store=Path(sys.argv[2]), crop_size=32, workers=2)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "videos"), str(tmp_path / "store.zarr")])
+    parent, workers, until = psutil.Process(run.pid), [], time.monotonic() + 60
+    while len(workers) < 3 and run.poll() is None and time.monotonic() < until:  # two, and their resource tracker
+        workers = parent.children(recursive=True)
+        time.sleep(0.002)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    assert len(workers) == 3
+    assert not psutil.wait_procs(workers, timeout=30)[1]
 
 
 def test_wrong_calls_are_one_clear_line(tmp_path):

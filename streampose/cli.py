@@ -325,7 +325,7 @@ def _run(
         where = f"{error.filename}: " if error.filename else ""
         print(f"streampose: {where}{error.strerror or error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    failed = [entry for entry in result.get("sources", ()) if entry.get("verdict") == "quarantined"]
+    failed = say is _say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
     if as_json:
         print(json.dumps(result, default=str))
     else:

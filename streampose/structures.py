@@ -24,7 +24,7 @@ class Bone:
         direction: (x right, y down, z forward) unit vector of the bone in the rest pose, subject facing the camera.
         swing_degrees: how far it turns away from its rest direction, about the parent.
         toward: the side to which it bends (a knee bends backward); zeros where it swings every way.
-        reach: how far the flesh goes on beyond the child, in radii: 0 at the top of a head, more than 1 for a hand at a wrist.
+        reach: how far the flesh goes on beyond the child, in radii: 0 at the top of a head, more than 1 at a wrist.
         arm: True where the cascade leaves the bone out of its first stage (Mask as Supervision, Sec. 3.4).
         constant: True for trunk bones whose length barely changes (Eq. 12).
     """

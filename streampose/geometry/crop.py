@@ -73,9 +73,7 @@ def crop_resize(image: np.ndarray, box: np.ndarray, size: int, border_value: int
         image = small
         x0, y0, x1, y1 = (float(v) for v in box)
         scale_x, scale_y = size / (x1 - x0), size / (y1 - y0)
-    matrix = np.array(
-        [[scale_x, 0, (0.5 - x0) * scale_x - 0.5], [0, scale_y, (0.5 - y0) * scale_y - 0.5]], np.float64
-    )
+    matrix = np.array([[scale_x, 0, (0.5 - x0) * scale_x - 0.5], [0, scale_y, (0.5 - y0) * scale_y - 0.5]], np.float64)
     border = (border_value,) * (image.shape[2] if image.ndim == 3 else 1)
     return cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border

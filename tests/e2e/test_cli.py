@@ -105,7 +105,6 @@ def test_inspect_and_doctor(folder):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["ingest", "nowhere"], "nowhere"),
         (["selftrain", "--store", "nowhere.zarr"], "nowhere.zarr"),
         (["ingest", "videos", "--skeleton", "horse", "--store", "new.zarr"], "skeleton horse: not shipped"),
         (["ingest", "videos", "--masks", "magic", "--store", "new.zarr"], "magic"),
@@ -120,13 +119,18 @@ def test_inspect_and_doctor(folder):
         (["inspect", "nowhere.zarr"], "nowhere.zarr"),
         (["export", "nowhere"], "nowhere"),
         (["serve", "--camera", "0", "--source", "test"], "exclude each other"),
-        (["ingest"], "PATHS"),
+        (["ingest"], "Missing argument"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_wrong_calls_say_what_is_wrong(folder, arguments, text):
     _, said = streampose(*arguments, folder=folder, expect=2)
     assert text in said.replace("\n", " ")
+
+
+def test_a_path_that_is_not_there_is_a_source_that_failed(folder):
+    _, said = streampose("ingest", "nowhere", "--store", "new.zarr", folder=folder, expect=1)
+    assert "nowhere: no such file" in said
 
 
 def test_a_port_in_use(folder):

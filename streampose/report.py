@@ -104,8 +104,8 @@ def _embed(picture: Picture) -> dict[str, str]:
         data = picture.image.read_bytes()
     else:
         mime = "image/jpeg"
-        data = cv2.imencode(".jpg", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-        data = data.tobytes()
+        image = cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR)
+        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     source = f"data:{mime};base64,{base64.b64encode(data).decode()}"
     return {"source": source, "caption": picture.caption, "kind": mime.split("/")[0]}
 

@@ -237,7 +237,7 @@ def train(
                     left = (task.total_steps - step) * (now - began) / max(step - start, 1) / 60
                     note = f"{step}/{task.total_steps} {task.stage(step - 1)} loss {loss:.4f}, {left:.0f} min left"
                     logger.info("training: step %s", note)
-                if log is not None and picture_every and (step % picture_every == 0 or step == task.total_steps):
+                if log is not None and picture_every and (step % picture_every == 0 or step in (10, task.total_steps)):
                     with torch.no_grad(), autocast(chosen, state["precision"]):
                         image = task.picture(batch, step)
                     if image is not None:

@@ -75,7 +75,7 @@ def ingest(
 def selftrain(
     store: Store = Path("store.zarr"),
     method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
-    preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "small",
+    preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
     config: Config = None,
     overrides: Overrides = None,

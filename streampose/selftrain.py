@@ -62,7 +62,7 @@ def selftrain(
     *,
     store: Path = Path("store.zarr"),
     method: str = "mask",
-    preset: str = "small",
+    preset: str = "tiny",
     skeleton: str | None = None,
     config: Path | None = None,
     overrides: Sequence[str] = (),

@@ -32,11 +32,11 @@ HUMAN = load_skeleton("human17")
 FRAMES, CROP = 40, 64
 FEW_STEPS = [
     "input_size=64", "batch_size=4", "silhouette.size=32", "silhouette.batch_size=4", "silhouette.steps=4",
-    *(f"stages.{stage}.steps=4" for stage in ("warm-up", "tight", "medium", "loose")),
+    *(f"stages.{stage}.steps=4" for stage in ("warm-up", "tight", "medium", "loose")), "stages.refine.steps=0",
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -65,6 +65,7 @@ def test_it_learns_and_leaves_a_run_folder_behind(tmp_path):
     assert result.steps == 120 and result.stopped == "finished"
     assert result.checkpoint == tmp_path / "checkpoints" / "step_00000120"
     assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == [
+        "step_00000010.png",
         "step_00000060.png",
         "step_00000120.png",
     ]

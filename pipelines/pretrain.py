@@ -9,7 +9,6 @@ procedural ones; see `streampose synth --help`.
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("--body", type=Path, help="folder of a MakeHuman body")
     parser.add_argument("--videos", type=int, default=16, help="further videos of each kind")
     arguments = parser.parse_args()
-    start_logging(logging.getLevelName(logging.INFO))
+    start_logging()
 
     work = arguments.work
     make_synthpose(work / "videos" / "synthpose", "train")

@@ -319,7 +319,10 @@ def _run(
             print(json.dumps({"error": str(error)}))
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        print("streampose: interrupted; what was finished is kept, run the same line again to go on", file=sys.stderr)
+        print(
+            "streampose: interrupted; what was finished is kept; the same line goes on (selftrain: with --resume)",
+            file=sys.stderr,
+        )
         raise typer.Exit(130) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

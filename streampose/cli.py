@@ -1,6 +1,7 @@
 """The command line: parses, then calls the verb of the same name. Heavy imports stay inside the handlers.
 
-Exit codes: 0 all done; 1 some sources failed (each with its reason); 2 the call was wrong; 130 interrupted.
+Exit codes: 0 all done; 1 some sources failed (each with its reason), or the time was too short to train a model; 2 the
+call was wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -329,6 +330,7 @@ def _run(
         print(f"streampose: {where}{error.strerror or error}", file=sys.stderr)
         raise typer.Exit(2) from None
     failed = say is _say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
+    failed |= say is _say_run and "reason" in result
     if as_json:
         print(json.dumps(result, default=str))
     else:

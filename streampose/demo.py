@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streampose.console import add_log_file, logger
+from streampose.errors import TrainingError
 from streampose.report import Picture, Section, Table, write_report
 
 PRESET = "tiny"
@@ -72,10 +73,13 @@ def _run_stages(out: Path, max_minutes: float, seed: int) -> dict[str, dict[str,
 
     def train() -> dict[str, Any]:
         going = runs.is_dir() and any(runs.iterdir())
-        return selftrain(
+        result = selftrain(
             store=seen_store, preset=PRESET, out=runs, models=out / "models", max_minutes=max_minutes, seed=seed,
             resume=going,
         )  # fmt: skip
+        if result["bundle"] is None:
+            raise TrainingError(f"{out}: {max_minutes:g} minutes were too short to learn; run the demo again to go on")
+        return result
 
     def evaluate_untrained() -> dict[str, Any]:
         _export_untrained(untrained, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -32,7 +33,7 @@ from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
-from streampose.training.engine import Task, train
+from streampose.training.engine import Task, TrainResult, train
 from streampose.training.initialise import initialise
 from streampose.training.log import write_git
 
@@ -93,7 +94,8 @@ def selftrain(
         seed, device, precision: as the engine takes them; the seed is overruled by `--set seed=`.
 
     Returns:
-        {"run", "method", "checkpoint", "promoted", "metrics", "metrics_before", "bundle", "seconds"}
+        {"run", "method", "checkpoint", "promoted", "metrics", "metrics_before", "bundle", "stopped", "seconds"}. Where
+        the time ended before the detector had learnt, there is no model: `bundle` is None and `reason` says what to do.
 
     Raises:
         StoreError: no store, or nothing in it. ConfigError: wrong settings. TrainingError: see `training.engine`.
@@ -151,6 +153,19 @@ def selftrain(
     result: dict[str, Any] = {"run": str(run_dir), "method": method, "checkpoint": str(trained.checkpoint)}
     if world.rank != 0:
         return {**result, "promoted": False, "metrics": {}, "seconds": round(time.monotonic() - began, 1)}
+    if not trained.learnt:
+        reason = nothing_learnt(trained)
+        logger.warning("%s: %s", run_dir, reason)
+        return {
+            **result,
+            "promoted": False,
+            "reason": reason,
+            "metrics": {},
+            "metrics_before": before,
+            "bundle": None,
+            "stopped": trained.stopped,
+            "seconds": round(time.monotonic() - began, 1),
+        }
 
     checkpoint = find_checkpoint(run_dir, best=True)
     task.networks["detector"].load_state_dict(load_networks(checkpoint)["detector"])
@@ -171,6 +186,15 @@ def selftrain(
         "stopped": trained.stopped,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def nothing_learnt(trained: TrainResult) -> str:
+    """What to say where training ended before the detector had steps enough of its own."""
+    minutes = "" if trained.minutes_left is None else f" --max-minutes {max(1, math.ceil(trained.minutes_left))}"
+    return (
+        f"no model: the time ended after {trained.steps} steps, {trained.detector_steps} of them the detector's own; "
+        f"go on with `streampose selftrain --resume {trained.run_dir}{minutes}`"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- run folders

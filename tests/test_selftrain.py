@@ -169,6 +169,25 @@ def test_a_damaged_current_model_is_replaced(store, trained, tmp_path):
     load_bundle(tmp_path / "current")
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_time_that_ends_before_the_detector_has_learnt_gives_no_model(store, tmp_path, caplog, force):
+    steps = ["silhouette.shipped=false", "silhouette.steps=2000", "input_size=64", "batch_size=4"]
+    result = few(store, tmp_path, overrides=[*steps, "silhouette.size=32"], max_minutes=0.01, force_promote=force)
+    assert result["promoted"] is False and result["bundle"] is None and result["stopped"] == "time"
+    assert not (tmp_path / "models").exists() and not (Path(result["run"]) / "bundle").exists()
+    assert "0 of them the detector's own" in result["reason"] and result["reason"] in caplog.text
+    assert f"selftrain --resume {result['run']} --max-minutes " in result["reason"]
+    json.dumps(result)
+    if not force:  # it goes on, and then there is a model
+        config = Path(result["run"]) / "config.yaml"
+        text = config.read_text().replace("steps: 2000", "steps: 2")
+        config.write_text(
+            text.replace("steps: 600", "steps: 4").replace("steps: 500", "steps: 4").replace("steps: 1000", "steps: 4")
+        )
+        again = few(store, tmp_path, resume=Path(result["run"]))
+        assert again["promoted"] is True and "reason" not in again
+
+
 def test_held_out_frames_are_not_trained_on(store):
     whole = StoreReader(store)
     held_out = choose_held_out(whole.clips())

@@ -63,6 +63,7 @@ from streampose.models.shape_prior import ShapePriorNetwork
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 
+LONGEST_READING = 2.0  # times its configured length: what teaching rho takes at most, however much time there is
 FIT = 0.04  # difference in overlap with the mask at which a label counts a third
 
 __all__ = ["MaskConfig", "MaskTask", "load_mask_config", "make_task"]
@@ -105,15 +106,16 @@ class MaskTask:
             logger.info("skeleton %s: no silhouette reader comes with it, so the run first teaches one", skeleton.name)
         self.bones = BoneTables(skeleton)
         self._read: Labels | None = None
-        self._schedule(1.0)
+        self._schedule(1.0, 1.0)
 
     # ---------------------------------------------------------------- schedule
 
-    def _schedule(self, factor: float) -> None:
-        """Lay out the stages with their configured lengths times a factor."""
+    def _schedule(self, factor: float, reader_factor: float) -> None:
+        """Lay out the stages with their configured lengths times a factor; rho's stage has its own."""
         config = self.config
         self.scale = factor
-        self.lengths = {name: max(1, round(steps * factor)) for name, steps in self._configured().items()}
+        factors = dict.fromkeys(config.stages, factor) | {"silhouette": reader_factor}
+        self.lengths = {name: max(1, round(steps * factors[name])) for name, steps in self._configured().items()}
         ends = np.cumsum(list(self.lengths.values()))
         self.begins = dict(zip(self.lengths, [0, *ends[:-1].tolist()], strict=True))
         self.total_steps = int(ends[-1])
@@ -131,13 +133,35 @@ class MaskTask:
         return {name: steps for name, steps in lengths.items() if steps > 0}
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
-        """Stretch or shrink all stages to a time; the rate is that of the first stage."""
-        config, rho, lengths = self.config, self.config.silhouette, self._configured()
+        """Stretch or shrink the stages to a time; the rate is that of the first stage.
+
+        Rho's stage gets at most half of the time, and is not stretched far: the rest is the detector's.
+        """
+        lengths, cost = self._configured(), self._costs()
+        time = 0.93 * max_minutes * 60 * steps_per_second * cost[next(iter(lengths))]
+        reader = lengths.pop("silhouette", 0) * cost["silhouette"]
+        rest = sum(steps * cost[name] for name, steps in lengths.items())
+        factor = min(time / (reader + rest), LONGEST_READING)
+        if reader:
+            factor = min(factor, 0.5 * time / reader)
+        self._schedule((time - factor * reader) / max(rest, 1e-9), factor)
+
+    def minutes_left(self, start: int, step: int, minutes: float) -> float:
+        """What the configured schedule still needs if the steps from `start` to `step` took so many minutes."""
+        cost = self._costs()
+
+        def spent(end: int) -> float:
+            return sum(cost[n] * min(max(end - self.begins[n], 0), length) for n, length in self.lengths.items())
+
+        whole = sum(steps * cost[name] for name, steps in self._configured().items())
+        return max(whole - spent(step), 0.0) * minutes / (spent(step) - spent(start))
+
+    def _costs(self) -> dict[str, float]:
+        """How long a step of each stage takes, in those of `_step_cost`."""
+        config, rho = self.config, self.config.silhouette
         drawing = 0.8 * config.batch_size / 32 * config.mask_size / 32
-        cost = dict.fromkeys(config.stages, _step_cost(config.detector, config.input_size, config.batch_size) + drawing)
-        cost["silhouette"] = _step_cost(rho.detector, rho.size, rho.batch_size)
-        seconds = sum(steps * cost[name] for name, steps in lengths.items()) / cost[next(iter(lengths))]
-        self._schedule(0.93 * max_minutes * 60 * steps_per_second / seconds)
+        step = _step_cost(config.detector, config.input_size, config.batch_size) + drawing
+        return dict.fromkeys(config.stages, step) | {"silhouette": _step_cost(rho.detector, rho.size, rho.batch_size)}
 
     def stage(self, step: int) -> str:
         """Name of the stage that a step belongs to."""

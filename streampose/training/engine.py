@@ -38,6 +38,7 @@ from streampose.training.prefetch import Batch, Prefetcher, to_device
 FIRST_STEPS, TIMED_STEPS = 5, 20  # of a sitting: not timed, and timed at least before `task.plan` is called
 SECONDS_BETWEEN_MESSAGES = 60.0  # where no progress bar is shown
 SECONDS_BETWEEN_SAVES = 300.0  # at most, where `save_every` steps take longer
+LEAST_SHARE = 0.01  # of the steps that a task has before it is planned; a detector that had fewer has learnt nothing
 
 
 class Task(Protocol):
@@ -46,7 +47,8 @@ class Task(Protocol):
     Optional: `plan(steps_per_second, max_minutes)` fits the schedule to a time budget, of which the steps done so far
     are part. It is called after a few timed steps where there is a budget, and again, as long as the first stage lasts,
     when the rate has changed. The arguments of all calls are kept in the checkpoint and given again on a resume, so it
-    must depend on nothing else.
+    must depend on nothing else. `minutes_left(start, step, minutes)` says what the configured schedule still needs if
+    the steps from `start` to `step` took so many minutes.
 
     Attributes:
         networks: all that is trained and saved; `detector` is exported, and its running average is kept.
@@ -84,6 +86,10 @@ class TrainResult:
     Attributes:
         checkpoint: folder of the last checkpoint.
         steps: steps done, all sittings together.
+        detector_steps: those of them that trained the detector.
+        learnt: whether these are enough to speak of a model. Where they are not, the checkpoint holds no plan, so that
+            a resume fits the schedule to its own time.
+        minutes_left: what the configured schedule still needs, about; None where no step was done.
         stopped: `finished`, or `time` where max_minutes ended it before its schedule.
         seconds: of this sitting.
         loss, terms: as logged last: the weighted loss and its terms, means over `log_every` steps.
@@ -92,6 +98,9 @@ class TrainResult:
     run_dir: Path
     checkpoint: Path
     steps: int
+    detector_steps: int
+    learnt: bool
+    minutes_left: float | None
     stopped: str
     seconds: float
     loss: float
@@ -125,7 +134,8 @@ def train(
         resume: continue from the newest checkpoint in run_dir (from the start where there is none).
         ema: decay of the detector's running average (shorter over the first steps, where it would remember chance).
         clip_norm: largest norm of the gradient of each network; 0 for no limit.
-        score: judges the averaged detector (higher is better) at every save; the best one's checkpoint is kept.
+        score: judges the averaged detector (higher is better) at every save once it has learnt; the best one's
+            checkpoint is kept.
 
     Raises:
         TrainingError: terms and weights do not match; a term or gradient is NaN or infinite (the last good checkpoint
@@ -153,13 +163,16 @@ def train(
         lr=settings["lr"],
         weight_decay=0.0,
     )
-    state: dict[str, Any] = {"seed": seed, "precision": None, "plans": []}
-    start = 0
+    state: dict[str, Any] = {"seed": seed, "precision": None, "plans": [], "detector_steps": 0}
+    start, configured = 0, task.total_steps
+    least = max(1, round(LEAST_SHARE * configured))
     if resume and has_checkpoint(run_dir):
         checkpoint = load_checkpoint(run_dir)
         restore(checkpoint, task.networks, averaged, optimiser)
-        state.update({key: checkpoint.state[key] for key in state})
-        seed, start = state["seed"], int(checkpoint.state["step"])
+        start = int(checkpoint.state["step"])
+        state.update({key: checkpoint.state[key] for key in state if key != "detector_steps"})
+        state["detector_steps"] = int(checkpoint.state.get("detector_steps", start))
+        seed = state["seed"]
         for plan in state["plans"]:
             task.plan(*plan)  # type: ignore[attr-defined]
         logger.info("%s: continuing after step %d", run_dir, start)
@@ -174,7 +187,7 @@ def train(
     def save(step: int) -> Path:
         """Checkpoint, score; called by the first process only."""
         folder = save_checkpoint(run_dir, step, task.networks, averaged, optimiser, state)
-        if score is not None:
+        if score is not None and state["detector_steps"] >= least:
             value = float(score(average.eval()))
             if math.isfinite(value):
                 write_score(run_dir, step, value)
@@ -215,7 +228,10 @@ def train(
                 settings = task.optimiser_settings(step)
                 _apply(settings, optimiser)
                 optimiser.step()
-                _average(averaged, live, min(ema, (1 + step) / (10 + step)))
+                if "detector" in norms:
+                    own = state["detector_steps"]
+                    _average(averaged, live, min(ema, (1 + own) / (10 + own)))
+                    state["detector_steps"] += 1
                 step += 1
 
                 now = time.monotonic()
@@ -265,6 +281,8 @@ def train(
                 if any_late:
                     stopped = "time"
                     break
+            if not (learnt := state["detector_steps"] >= least):
+                state["plans"], saved = [], -1
             if saved != step and world.rank == 0:
                 save(step)
     finally:
@@ -272,9 +290,19 @@ def train(
         if log is not None:
             log.close()
     world.same(None)  # the others wait until the files are written
+    seconds = time.monotonic() - began
     return TrainResult(
-        run_dir, find_checkpoint(run_dir), step, stopped, time.monotonic() - began, last["loss"], last["terms"]
-    )
+        run_dir, find_checkpoint(run_dir), step, state["detector_steps"], learnt,
+        _minutes_left(task, configured, start, step, seconds / 60), stopped, seconds, last["loss"], last["terms"],
+    )  # fmt: skip
+
+
+def _minutes_left(task: Task, configured: int, start: int, step: int, minutes: float) -> float | None:
+    if step == start:
+        return None
+    if hasattr(task, "minutes_left"):
+        return float(task.minutes_left(start, step, minutes))
+    return max(configured - step, 0) * minutes / (step - start)
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

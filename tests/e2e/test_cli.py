@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+FEW_STEPS = [f"--set=stages.{name}.steps=5" for name in ("warm-up", "tight", "medium", "loose", "refine")]
 COMMANDS = ["ingest", "selftrain", "evaluate", "export", "annotate", "serve", "inspect", "synth", "demo", "doctor"]
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
     as_json("synth", "--out", "videos", "--videos", 2, "--seconds", 2, "--size", 128, folder=folder)
     (folder / "videos" / "notes.mp4").write_text("this is no video")
     as_json("ingest", "videos", folder=folder, expect=1)
-    as_json("selftrain", "--preset", "tiny", "--max-minutes", 0.15, folder=folder)
+    as_json("selftrain", "--preset", "tiny", "--max-minutes", 5, *FEW_STEPS, folder=folder)
     return folder
 
 

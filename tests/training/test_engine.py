@@ -239,6 +239,49 @@ def test_a_plan_shorter_than_what_is_done_is_stretched(tmp_path):
     assert result.steps == 34 and result.stopped == "finished"
 
 
+class Teaches(Planned):
+    """A first stage of 3000 steps that leaves the detector alone, as one that teaches another network does."""
+
+    def loss(self, batch, step):
+        terms, weights = super().loss(batch, step)
+        if step < 3000:
+            terms["point"] = self.networks["helper"](batch["target"]).square().mean()
+        return terms, weights
+
+    def stage(self, step):
+        return "teaching" if step < 3000 else "one"
+
+    def plan(self, steps_per_second, max_minutes):
+        super().plan(steps_per_second, max_minutes)
+        self.total_steps = 5000
+
+
+def test_a_detector_without_steps_of_its_own_is_neither_scored_nor_averaged(tmp_path):
+    task, scored = Teaches(6000, pause=0.002), []
+    before = task.networks["detector"].head.weight.detach().clone()
+    result = train(
+        task, run_dir=tmp_path, max_minutes=0.02, save_every=5, score=lambda _: scored.append(1) or 1.0, **QUIET
+    )
+    assert result.stopped == "time" and result.steps > 0 == result.detector_steps
+    assert not result.learnt and not scored
+    rate = result.steps / result.seconds
+    assert result.minutes_left == pytest.approx((6000 - result.steps) / rate / 60)
+    assert torch.equal(tensors_of(tmp_path)["ema/detector.head.weight"], before)
+    state = json.loads((result.checkpoint / "state.json").read_text())
+    assert task.plans and state["plans"] == []  # they were for a time that was too short
+
+    again = Teaches(6000)
+    train(again, run_dir=tmp_path, resume=True, max_minutes=0.02, **QUIET)
+    assert again.plans and again.plans[0][1] > 0.02  # planned anew, with the time of what is done
+
+
+def test_steps_of_the_detector_are_counted_over_all_sittings(tmp_path):
+    first = train(ToyTask(1000, pause=0.002), run_dir=tmp_path, max_minutes=0.02, **QUIET)
+    assert first.learnt and first.detector_steps == first.steps
+    second = train(ToyTask(first.steps + 3), run_dir=tmp_path, resume=True, **QUIET)
+    assert second.detector_steps == second.steps == first.steps + 3 and second.minutes_left == 0
+
+
 def test_the_batch_comes_from_step_and_rank(tmp_path):
     task = ToyTask(5)
     train(task, run_dir=tmp_path, **QUIET)

@@ -11,12 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 
+from streampose.geometry.crop import shrink
+
 MODEL_WIDTH = 320
+_MEAN = np.full((1, 3), 1 / 3, np.float32)
+HALF_FROM = 240  # pixels of the longer side from which on the mixture models see half the size
 LEAST_DIFFERENCE = 20.0  # colour distance in grey levels; below it nothing is foreground, however quiet the pixel
 NOISE_FACTOR = 4.0  # times a pixel's own median deviation
 UNEXPLAINED = 12  # grey levels beyond what the scene shows within two pixels: waving leaves stay below
@@ -39,13 +44,24 @@ class Background:
     image: np.ndarray
     noise: np.ndarray
 
+    @cached_property
+    def threshold(self) -> np.ndarray:
+        """(h, w) float32, the difference in grey levels from which on a pixel is no noise."""
+        return np.maximum(NOISE_FACTOR * self.noise, LEAST_DIFFERENCE).astype(np.float32)
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether it has no colours, so that nothing can be told by them."""
+        sparse = self.image[::4, ::4]
+        return bool(np.median(sparse.max(-1).astype(np.int16) - sparse.min(-1)) < 6)
+
     def resized(self, size: tuple[int, int]) -> Background:
         """The same scene at (width, height)."""
         if (self.image.shape[1], self.image.shape[0]) == size:
             return self
         return Background(
-            cv2.resize(self.image, size, interpolation=cv2.INTER_AREA),
-            cv2.resize(self.noise, size, interpolation=cv2.INTER_AREA),
+            np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)),
+            np.asarray(cv2.resize(self.noise, size, interpolation=cv2.INTER_AREA)),
         )
 
 
@@ -89,22 +105,25 @@ class BackgroundModel:
         if self._scene is None:
             rate = max(0.002, 1.0 / min(self._frames, 30)) if self._frames < 30 else 0.002
             raw = self._model.apply(cv2.GaussianBlur(image, (3, 3), 0), rate)
-            return clean_mask(raw, None)
-        assert self._scene is not None
+            return clean_mask(raw, None, raw.size)
         scene = self._scene
         image, self.steady = match_light(image, scene.image)
         score = difference_score(image, scene)
-        likely = cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE
-        if not likely.any():
-            return np.zeros(likely.shape, np.uint8)
-        if self.kind != "median":  # the mixture models have the last word on what is clearly foreground
-            score[self._model.apply(image, 0.0) == 0] = 0
-        rows, columns = (np.flatnonzero(likely.any(axis)) for axis in (1, 0))
-        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        likely[window] &= ~is_shadow(image[window], scene.image[window], score[window], likely[window])
-        self.steady = self.steady or float(likely.mean()) < 0.08
-        unexplained = _most(cv2.max(cv2.subtract(image, self._high), cv2.subtract(self._low, image))) > UNEXPLAINED
-        return clean_mask(likely.astype(np.uint8) * 255, unexplained & (score > STRONG_SCORE))
+        likely = cv2.medianBlur(cv2.compare(cv2.GaussianBlur(score, (5, 5), 1.2), WEAK_SCORE, cv2.CMP_GT), 3)
+        mask = np.zeros(likely.shape, np.uint8)
+        window = _window(likely)
+        if window is None:
+            return mask
+        clear = None if self.kind == "median" else self._model.apply(image, 0.0)[window]
+        image, score, likely = image[window], score[window], likely[window] > 0
+        if clear is not None:  # the mixture models have the last word on what is clearly foreground
+            score[clear == 0] = 0
+        likely &= ~is_shadow(image, scene.image[window], score, likely, scene.grey)
+        self.steady = self.steady or np.count_nonzero(likely) < 0.08 * mask.size
+        unexplained = _most(cv2.max(cv2.subtract(image, self._high[window]), cv2.subtract(self._low[window], image)))
+        strong = (unexplained > UNEXPLAINED) & (score > STRONG_SCORE)
+        mask[window] = clean_mask(likely.astype(np.uint8) * 255, strong, mask.size)
+        return mask
 
     def _without_subjects(self, samples: np.ndarray) -> list[np.ndarray]:
         """The samples with everything that is clearly not background painted over by it."""
@@ -137,18 +156,25 @@ class _Median:
 
 
 class _Subtractor:
-    """One of OpenCV's mixture models; its shadows are left out."""
+    """One of OpenCV's mixture models; its shadows are left out.
 
-    def __init__(self, model: Any):
+    Beside a learnt scene it only decides what is clear, for which half the size is enough at a quarter of the time.
+    """
+
+    def __init__(self, model: Any, scene: Background | None):
         self._model = model
+        self._half = scene is not None and max(scene.image.shape) >= HALF_FROM
 
     def apply(self, image: np.ndarray, rate: float) -> np.ndarray:
-        return (self._model.apply(image, learningRate=rate) > 200).astype(np.uint8) * 255
+        h, w = image.shape[:2]
+        seen = shrink(image, (w // 2, h // 2)) if self._half else image
+        mask = cv2.compare(self._model.apply(seen, learningRate=rate), 200, cv2.CMP_GT)
+        return np.asarray(cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)) if self._half else mask
 
 
 KINDS: dict[str, Callable[[Background | None], Any]] = {
-    "mog2": lambda scene: _Subtractor(cv2.createBackgroundSubtractorMOG2(500, 16.0, scene is None)),
-    "knn": lambda scene: _Subtractor(cv2.createBackgroundSubtractorKNN(500, 400.0, scene is None)),
+    "mog2": lambda scene: _Subtractor(cv2.createBackgroundSubtractorMOG2(500, 16.0, scene is None), scene),
+    "knn": lambda scene: _Subtractor(cv2.createBackgroundSubtractorKNN(500, 400.0, scene is None), scene),
     "median": _Median,
 }
 
@@ -158,7 +184,7 @@ def difference_score(image: np.ndarray, scene: Background) -> np.ndarray:
     difference = cv2.absdiff(image, scene.image)
     squares = cv2.multiply(difference, difference, dtype=cv2.CV_32F)
     distance = cv2.sqrt(cv2.transform(squares, np.ones((1, 3), np.float32)))
-    return cv2.divide(distance, np.maximum(NOISE_FACTOR * scene.noise, LEAST_DIFFERENCE))
+    return cv2.divide(distance, scene.threshold)
 
 
 def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -172,8 +198,7 @@ def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]
     """
     h, w = scene.shape[:2]
     grid = (min(32, w), min(18, h))
-    now = cv2.resize(image, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
-    then = cv2.resize(scene, grid, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32)
+    now, then = (shrink(picture, grid).reshape(-1, 3).astype(np.float32) for picture in (image, scene))
     difference = now - then
     change = float(np.median(np.abs(difference), 0).max())
     if change < 2.0:
@@ -195,7 +220,9 @@ def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]
     return cv2.subtract(image, surface, dtype=cv2.CV_8U), change < UNSTEADY
 
 
-def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: np.ndarray) -> np.ndarray:
+def is_shadow(
+    image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: np.ndarray, grey: bool = False
+) -> np.ndarray:
     """Pixels where the scene shows through in another light, and nothing stands: (h, w) bool.
 
     In a coloured scene these keep their tint and are evenly darker (a cast shadow) or lighter (a shadow that is gone).
@@ -205,8 +232,9 @@ def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: n
         image, scene: (h, w, 3) uint8 RGB.
         score: (h, w) of `difference_score`.
         likely: (h, w) bool, the foreground so far.
+        grey: whether the scene has no colours.
     """
-    if is_grey(scene):
+    if grey:
         now, then = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) + 1 for picture in (image, scene))
         ratio = cv2.divide(now, then)
         count, labels, statistics, _ = cv2.connectedComponentsWithStats(likely.astype(np.uint8), connectivity=8)
@@ -218,50 +246,44 @@ def is_shadow(image: np.ndarray, scene: np.ndarray, score: np.ndarray, likely: n
     half = max(h, w) > 400  # enough for what is blurred anyway
     reach = (3, 3) if half else (5, 5)
     if half:
-        image, scene = (
-            cv2.resize(picture, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for picture in (image, scene)
-        )
-    now, then = (cv2.blur(picture, reach).astype(np.float32) + 1 for picture in (image, scene))
-    grey_now, grey_then = (cv2.transform(picture, np.full((1, 3), 1 / 3, np.float32)) for picture in (now, then))
+        image, scene = (shrink(picture, (w // 2, h // 2)) for picture in (image, scene))
+    now, then = (cv2.add(cv2.blur(picture, reach), (1, 1, 1, 0), dtype=cv2.CV_32F) for picture in (image, scene))
+    grey_now, grey_then = (cv2.transform(picture, _MEAN) for picture in (now, then))
     ratio = cv2.divide(grey_now, grey_then)
-    tint = _most(cv2.absdiff(now, cv2.multiply(then, cv2.merge([ratio] * 3))))
+    tint = _most(cv2.absdiff(now, cv2.multiply(then, cv2.merge((ratio, ratio, ratio)))))
     around = (5, 5) if half else (7, 7)
-    mean = cv2.blur(ratio, around)
-    even = cv2.blur(ratio * ratio, around) - mean * mean < SHADE_VARIANCE
-    shadow = even & (tint < SHADE_TINT * grey_now) & (ratio > 0.45) & (ratio < 1.5)
+    variance = cv2.subtract(cv2.sqrBoxFilter(ratio, cv2.CV_32F, around), cv2.pow(cv2.blur(ratio, around), 2))
+    shadow = cv2.compare(variance, SHADE_VARIANCE, cv2.CMP_LT)
+    cv2.bitwise_and(shadow, cv2.compare(tint, SHADE_TINT * grey_now, cv2.CMP_LT), shadow)
+    cv2.bitwise_and(shadow, cv2.inRange(ratio, 0.45, 1.5), shadow)
     if half:
-        shadow = cv2.resize(shadow.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
-    return shadow
+        shadow = np.asarray(cv2.resize(shadow, (w, h), interpolation=cv2.INTER_NEAREST))
+    return shadow > 0
 
 
-def is_grey(image: np.ndarray) -> bool:
-    """Whether a picture (h, w, 3) has no colours, so that nothing can be told by them."""
-    sparse = image[::4, ::4]
-    return bool(np.median(sparse.max(-1).astype(np.int16) - sparse.min(-1)) < 6)
-
-
-def clean_mask(raw: np.ndarray, strong: np.ndarray | None, least_area: float = 0.0004) -> np.ndarray:
+def clean_mask(raw: np.ndarray, strong: np.ndarray | None, picture: int, least_area: float = 0.0004) -> np.ndarray:
     """Remove specks, close gaps and fill holes: (h, w) uint8 0/255 -> the same.
 
     Args:
         strong: (h, w) pixels that differ clearly; a blob without them is noise. None asks for none.
+        picture: pixels of the whole picture, of which this may be a part.
         least_area: smallest blob, as a share of the picture.
     """
-    h, w = raw.shape
     mask = cv2.medianBlur(raw, 3)
-    x, y, width, height = cv2.boundingRect(mask)
-    if width == 0:
-        return mask
-    window = np.s_[max(y - 4, 0) : y + height + 4, max(x - 4, 0) : x + width + 4]
+    out = np.zeros(mask.shape, np.uint8)
+    window = _window(mask)
+    if window is None:
+        return out
     part = cv2.morphologyEx(mask[window], cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(part, connectivity=8, ltype=cv2.CV_16U)
     areas = statistics[:, cv2.CC_STAT_AREA]
-    keep = areas >= max(12, least_area * h * w)
+    keep = areas >= max(12, least_area * picture)
     keep[0] = False
     if strong is not None:
         keep &= np.bincount(labels[strong[window]], minlength=count) >= np.maximum(6, 0.06 * areas)
-    out = np.zeros((h, w), np.uint8)
-    out[window] = fill_holes(keep.astype(np.uint8)[labels] * np.uint8(255), 0.002 * h * w)
+    if not keep.all():
+        part = keep.astype(np.uint8)[labels] * np.uint8(255)
+    out[window] = fill_holes(part, 0.002 * picture)
     return out
 
 
@@ -293,6 +315,14 @@ def same_view(a: np.ndarray, b: np.ndarray) -> bool:
             return stayed > 0.2
     difference = cv2.absdiff(first, second).astype(np.int16)
     return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.85
+
+
+def _window(mask: np.ndarray, margin: int = 4) -> tuple[slice, slice] | None:
+    """The part of a mask (h, w) uint8 that is not empty and a little around it; None where all of it is."""
+    x, y, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        return None
+    return slice(max(y - margin, 0), y + height + margin), slice(max(x - margin, 0), x + width + margin)
 
 
 def _most(image: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from streampose.geometry.crop import shrink
 from streampose.masks.background import BackgroundModel, model_size
 from streampose.tracking.boxes import blob_mask, find_blobs, join_fragments
 
@@ -39,7 +40,7 @@ class MotionFinder:
             (N, 4) float32 boxes, edges in pixels of the image, best first; None while nothing can be said.
         """
         height, width = image.shape[:2]
-        small: np.ndarray = cv2.resize(image, model_size(width, height), interpolation=cv2.INTER_AREA)
+        small: np.ndarray = shrink(image, model_size(width, height))
         if self._anchor is None or small.shape != self._anchor.shape or not _same_scene(self._anchor, small):
             self._begin(small)
             return None

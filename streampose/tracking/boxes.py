@@ -27,12 +27,20 @@ class Blob:
 
 
 def find_blobs(mask: np.ndarray) -> tuple[np.ndarray, list[Blob]]:
-    """Connected parts of a mask (h, w): the label picture (h, w) int32 and the parts, largest first."""
-    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    """Connected parts of a mask (h, w): the label picture (h, w) uint16 and the parts, largest first."""
+    labels = np.zeros(mask.shape, np.uint16)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width == 0:
+        return labels, []
+    window = np.s_[top : top + height, left : left + width]
+    count, labels[window], statistics, _ = cv2.connectedComponentsWithStats(
+        mask[window], connectivity=8, ltype=cv2.CV_16U
+    )
     blobs = []
     for n in range(1, count):
         x, y, width, height, area = (int(v) for v in statistics[n])
-        blobs.append(Blob((n,), np.array([x, y, x + width, y + height], np.float32), area))
+        box = np.array([left + x, top + y, left + x + width, top + y + height], np.float32)
+        blobs.append(Blob((n,), box, area))
     return labels, sorted(blobs, key=lambda blob: -blob.area)
 
 
@@ -67,7 +75,9 @@ def blob_mask(labels: np.ndarray, blob: Blob) -> np.ndarray:
     """The blob alone: (h, w) bool."""
     if len(blob.labels) == 1:
         return labels == blob.labels[0]
-    return np.isin(labels, blob.labels)
+    own = np.zeros(int(labels.max()) + 1, bool)
+    own[list(blob.labels)] = True
+    return own[labels]
 
 
 def colour_histogram(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -14,11 +14,13 @@ from collections import deque
 import cv2
 import numpy as np
 
+from streampose.geometry.crop import shrink
+
 THUMBNAIL = 64  # pixels of the longer side
 BLOCK, STEP, SEARCH = 16, 8, 10  # pixels of the thumbnail; the search covers a pan of a sixth of the picture a frame
 STILL = 0.12  # 1 - correlation of two frames below which nothing else is looked at
 CUT = 0.25  # share of the middle block that is found nowhere, from which on it is a cut
-CUT_OTHER_COLOURS = 0.2  # the same where the colours are others too
+CUT_OTHER_COLOURS = 0.21  # the same where the colours are others too
 OTHER_COLOURS = 0.2  # Hellinger distance of colour histograms that speaks for another scene
 STANDS_OUT = 1.5  # a cut is so much greater than what has been usual lately
 FLAT_BLOCK, FLAT_FRAME = 2.0, 4.0  # grey levels of contrast below which a block or a frame shows nothing
@@ -54,8 +56,8 @@ class ShotDetector:
             self._before = now
             return before is not None
         score, other_colours = _unlikeness(before, now)
-        usual = float(np.quantile(self._recent, 0.8))
-        cut = score > max(CUT_OTHER_COLOURS if other_colours else CUT, STANDS_OUT * usual)
+        cut = score > (CUT_OTHER_COLOURS if other_colours else CUT)
+        cut = cut and score > STANDS_OUT * float(np.quantile(self._recent, 0.8))
         if cut and now.blown_out - before.blown_out > BLOWN_OUT_SHARE and self._held < self._patience:
             self._held += 1  # a flash: judge by what comes after it
             return False
@@ -66,19 +68,26 @@ class ShotDetector:
 
 class _Thumbnail:
     def __init__(self, image: np.ndarray):
-        height, width = image.shape[:2]
-        scale = THUMBNAIL / max(height, width)
-        size = (max(2 * BLOCK, round(width * scale)), max(2 * BLOCK, round(height * scale)))
-        small = image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        self.colours: np.ndarray | None = None
-        luma = small
-        if small.ndim == 3:
-            luma, *chroma = cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb))
-            counts = np.concatenate([cv2.calcHist([c], [0], None, [64], [0, 256]) for c in chroma], 1)
-            self.colours = cv2.blur(counts, (1, 5)) / luma.size  # (64, 2)
-        self.grey = cv2.GaussianBlur(luma.astype(np.float32), (0, 0), 1.0)
-        self.contrast = float(self.grey.std())
-        self.blown_out = float((luma >= BLOWN_OUT).mean())
+        self._image = shrink(image, thumbnail_size(image.shape[1], image.shape[0]))
+        grey = self._image if image.ndim == 2 else cv2.cvtColor(self._image, cv2.COLOR_RGB2GRAY)
+        self.grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.0)
+        self.contrast = float(cv2.meanStdDev(self.grey)[1][0, 0])
+        self.blown_out = cv2.countNonZero(cv2.compare(grey, BLOWN_OUT, cv2.CMP_GE)) / grey.size
+
+    @property
+    def colours(self) -> np.ndarray | None:
+        """Smoothed histograms of the two chroma channels: (64, 2)."""
+        if self._image.ndim == 2:
+            return None
+        _, *chroma = cv2.split(cv2.cvtColor(self._image, cv2.COLOR_RGB2YCrCb))
+        counts = np.concatenate([cv2.calcHist([c], [0], None, [64], [0, 256]) for c in chroma], 1)
+        return cv2.blur(counts, (1, 5)) / self.grey.size
+
+
+def thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) at which frames of that size are compared."""
+    scale = THUMBNAIL / max(height, width)
+    return max(2 * BLOCK, round(width * scale)), max(2 * BLOCK, round(height * scale))
 
 
 def _unlikeness(before: _Thumbnail, now: _Thumbnail) -> tuple[float, bool]:
@@ -98,7 +107,8 @@ def _unlikeness(before: _Thumbnail, now: _Thumbnail) -> tuple[float, bool]:
             window = around[y : y + BLOCK + 2 * SEARCH, x : x + BLOCK + 2 * SEARCH]
             lost.append(1 - float(cv2.matchTemplate(window, block, cv2.TM_CCOEFF_NORMED).max()))
     other_colours = False
-    if before.colours is not None and now.colours is not None:
-        alike = np.sqrt(before.colours * now.colours).sum(0).mean()
+    old_colours, new_colours = before.colours, now.colours
+    if old_colours is not None and new_colours is not None:
+        alike = np.sqrt(old_colours * new_colours).sum(0).mean()
         other_colours = bool(np.sqrt(max(0.0, 1 - alike)) > OTHER_COLOURS)
     return (float(np.median(lost)) if lost else 0.0), other_colours

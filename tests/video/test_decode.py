@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -193,12 +194,31 @@ def test_crop_is_the_crop_of_the_image(tmp_path, pixel_format, size):
 
     codec, name = ("png", "v.mov") if pixel_format == "rgb24" else ("ffv1", "v.mkv")
     path = write_video(tmp_path / name, 2, codec=codec, pixel_format=pixel_format, size=size, draw=texture)
-    boxes = ([100.3, 80.2, 180.9, 160.8], [-30, -20, 50, 60], [350, 250, 430, 330], [390, 5, 402, 17], [0, 0, 401, 401])
+    boxes = ([100.3, 80.2, 180.9, 160.8], [-30, -20, 50, 60], [350, 250, 430, 330], [390, 5, 402, 17], [0, 0, 120, 120])
     for box in np.array(boxes):
         with open_video(path) as video:
             frame = next(video.frames())
             crop = frame.crop(box, 64)
             np.testing.assert_array_equal(crop, crop_resize(frame.image, box, 64))
+
+
+@pytest.mark.parametrize("size", [(400, 302), (402, 298), (401, 301)])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "gray"])
+def test_crop_that_shrinks_is_about_the_crop_of_the_image(tmp_path, pixel_format, size):
+    coarse = np.random.default_rng(0).integers(0, 255, (9, 12, 3), np.uint8)
+
+    def blots(number, size):
+        return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+
+    path = write_video(tmp_path / "v.mkv", 2, codec="ffv1", pixel_format=pixel_format, size=size, draw=blots)
+    for box in np.array([[10, 20, 150, 160], [-40, -30, 200, 210], [150, 60, 410, 320], [100, 40, 700, 640.0]]):
+        with open_video(path) as video:
+            frame = next(video.frames())
+            crop = frame.crop(box, 32).astype(int)
+            expected = crop_resize(frame.image, box, 32)
+            difference = np.abs(crop - expected)
+            assert difference.mean() < 2.5
+            assert np.percentile(difference, 99) < 20
 
 
 def test_find_videos(tmp_path):

@@ -21,8 +21,10 @@ import numpy as np
 
 from streampose.console import logger, progress
 from streampose.errors import VideoError
-from streampose.formats.coco import CocoWriter
-from streampose.formats.parquet import ParquetWriter
+from streampose.files import write_text
+from streampose.formats.coco import open_coco
+from streampose.formats.parquet import open_parquet
+from streampose.runtime.bundle import default_bundle
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
@@ -59,7 +61,7 @@ def annotate(
     paths: list[Path] | list[str],
     *,
     out: Path = Path("annotations"),
-    model: Path = Path("models/current"),
+    model: Path | None = None,
     runtime: str = "auto",
     precision: str = "f32",
     overlay: bool = True,
@@ -74,6 +76,7 @@ def annotate(
     Args:
         paths: videos, or folders of videos.
         out: folder of the results.
+        model: a bundle; None for ./models/current, else the model shipped with the package.
         overlay: also write each video with the skeletons drawn in.
         batch: crops an inference.
         smooth: one-euro smoothing along each track.
@@ -94,6 +97,7 @@ def annotate(
     videos = [path for path in find_videos(paths) if not path.name.endswith(OVERLAY_SUFFIX)]
     if not videos:
         raise VideoError(f"{', '.join(map(str, paths))}: no videos here; name a video or a folder that holds some")
+    model = model or default_bundle()
     predictor = load_predictor(model, runtime, precision, threads or max(1, available_cores() // 2))
     bundle = predictor.bundle
     named = f"{bundle.method or 'model'} {bundle.preset}".strip()
@@ -251,17 +255,15 @@ class _Job:
 
     def finish(self, entry: dict[str, Any]) -> None:
         """Write down that the files are complete."""
-        partial = self._note.with_name(f".{self._note.name}.partial")
-        partial.write_text(json.dumps({"entry": entry, "state": self._state}, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self._note)
+        write_text(self._note, json.dumps({"entry": entry, "state": self._state}, indent=2) + "\n")
 
 
 def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
     """Open the files; returns `write(result)`. They get their names when `stack` closes without an error."""
     probe, skeleton = video.probe, job.predictor.skeleton
     size = (probe.width, probe.height)
-    coco = stack.enter_context(CocoWriter(job.files["coco"], skeleton, source=str(job.path), size=size))
-    table = stack.enter_context(ParquetWriter(job.files["parquet"], skeleton, source=str(job.path)))
+    coco = stack.enter_context(open_coco(job.files["coco"], skeleton, source=str(job.path), size=size))
+    table = stack.enter_context(open_parquet(job.files["parquet"], skeleton, source=str(job.path)))
     film = None
     if "overlay" in job.files:
         film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size, preset="superfast", crf=23))

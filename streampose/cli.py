@@ -124,9 +124,8 @@ def evaluate(
 
     def verb() -> dict[str, Any]:
         from streampose.evaluate import evaluate as run
-        from streampose.runtime.bundle import default_bundle
 
-        return run(store=store, truth=truth, model=model or default_bundle(), runtime=runtime, out=out)
+        return run(store=store, truth=truth, model=model, runtime=runtime, out=out)
 
     _run(verb, _say_metrics, as_json, log_level)
 
@@ -170,10 +169,9 @@ def annotate(
 
     def verb() -> dict[str, Any]:
         from streampose.annotate import annotate as run
-        from streampose.runtime.bundle import default_bundle
 
         return run(
-            paths, out=out, model=model or default_bundle(), runtime=runtime, precision=precision, overlay=overlay,
+            paths, out=out, model=model, runtime=runtime, precision=precision, overlay=overlay,
             smooth=smooth, max_subjects=max_subjects, batch=batch, threads=threads, overwrite=overwrite,
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from streampose.console import add_log_file, logger
 from streampose.errors import TrainingError
+from streampose.files import write_text
 from streampose.report import Picture, Section, Table, write_report
 
 PRESET = "tiny"
@@ -58,7 +59,7 @@ def _run_stages(out: Path, max_minutes: float, seed: int) -> dict[str, dict[str,
     from streampose.evaluate import evaluate
     from streampose.ingest import ingest
     from streampose.selftrain import selftrain
-    from streampose.server.session import run_burst
+    from streampose.server.session import build_session, run_burst
     from streampose.synthetic.synthpose import make_synthpose
 
     seen, unseen = out / "videos", out / "unseen"
@@ -93,7 +94,7 @@ def _run_stages(out: Path, max_minutes: float, seed: int) -> dict[str, dict[str,
         "evaluate": lambda: evaluate(store=unseen_store, truth=unseen, model=model, out=out / "evaluation"),
         "evaluate_untrained": evaluate_untrained,
         "annotate": lambda: annotate([unseen], out=out / "annotations", model=model),
-        "live": lambda: run_burst(str(min(unseen.glob("*.mp4"))), model, LIVE_SECONDS),
+        "live": lambda: run_burst(build_session(str(min(unseen.glob("*.mp4"))), model), LIVE_SECONDS),
     }
     return {name: _once(out / "stages" / f"{name}.json", name, function) for name, function in work.items()}
 
@@ -107,10 +108,7 @@ def _once(file: Path, name: str, work: Callable[[], dict[str, Any]]) -> dict[str
     began = time.monotonic()
     result = json.loads(json.dumps(work(), default=str))
     result["stage_seconds"] = round(time.monotonic() - began, 1)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text(json.dumps(result), encoding="utf-8")
-    unfinished.replace(file)
+    write_text(file, json.dumps(result))
     return result
 
 

@@ -20,6 +20,7 @@ from streampose.geometry.crop import crop_from_source, source_from_crop, square_
 from streampose.geometry.project import camera_from_world
 from streampose.metrics import flips, keypoints_2d, keypoints_3d, label_free
 from streampose.report import Picture, Section, Table, write_picture, write_report
+from streampose.runtime.bundle import default_bundle
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.sheet import Shown, predictions_picture
 from streampose.store.reader import ClipInfo, StoreReader
@@ -70,7 +71,7 @@ def evaluate(
     *,
     store: Path | None = None,
     truth: Path | None = None,
-    model: Path = Path("models/current"),
+    model: Path | None = None,
     runtime: str = "auto",
     precision: str = "f32",
     predictions: Path | None = None,
@@ -84,7 +85,7 @@ def evaluate(
     Args:
         store: what to predict on; ./store.zarr where neither it nor predictions are given.
         truth: folder with a `<video>.truth.npz` for each video, as `synth` writes them.
-        model, runtime, precision: the bundle and how to run it.
+        model, runtime, precision: the bundle (None for the current model, else the shipped one) and how to run it.
         predictions: folder with `<video>.keypoints.json`, as `annotate` writes them, instead of a store and a model;
             needs truth.
         out: folder for report.html, predictions.png and metrics.json.
@@ -97,6 +98,7 @@ def evaluate(
         StoreError: no store, or nothing in it. BundleError: no model. ConfigError: no truth, or none that fits.
     """
     reader: StoreReader | None = None
+    model = model or default_bundle()
     if predictions is not None:
         if truth is None:
             raise ConfigError(f"{predictions}: predictions can only be measured with truth; give --truth FOLDER")
@@ -314,13 +316,10 @@ def _metrics_of_track(
     def values_of(order: list[int]) -> dict[str, np.ndarray]:
         xy = item.xy[known][:, columns][:, order]
         values = {"mse_percent": keypoints_2d.mse_percent(xy, true_xy, side, visible)}
-        for name, function, pair in (
-            ("pck@0.2", keypoints_2d.pck, skeleton.torso),
-            ("pckh@0.5", keypoints_2d.pckh, skeleton.head),
-        ):
+        for name, threshold, pair in (("pck@0.2", 0.2, skeleton.torso), ("pckh@0.5", 0.5, skeleton.head)):
             if pair is not None and pair[0] in position and pair[1] in position:
                 size = keypoints_2d.segment_size(true_xy, (position[pair[0]], position[pair[1]]))
-                values[name] = function(xy, true_xy, size, visible=visible)
+                values[name] = keypoints_2d.pck(xy, true_xy, size, threshold, visible)
         if true_mm is not None and mm_per_pixel is not None and item.z is not None:
             root = position[skeleton.root]
             xyz = np.concatenate([xy, item.z[known][:, columns][:, order, None]], -1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from streampose.files import write_text
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -82,10 +83,7 @@ def write_report(path: Path, title: str, sections: list[Section]) -> Path:
         for section in sections
     ]
     page = Environment(autoescape=True).from_string(_TEMPLATE).render(title=title, sections=shown)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, page)
     return path
 
 

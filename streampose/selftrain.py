@@ -26,6 +26,7 @@ from streampose.console import logger
 from streampose.errors import BundleError, ConfigError, StoreError, TrainingError
 from streampose.evaluate import Predict, measure_label_free, predict_clips
 from streampose.export import PADDING, export
+from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
@@ -253,9 +254,7 @@ def write_run(
         "skeleton": skeleton_to_dict(skeleton),
         "settings": settings.model_dump(mode="json"),
     }
-    temporary = run_dir / ".config.yaml.writing"
-    temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     write_git(run_dir)
 
 

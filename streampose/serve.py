@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import streampose
 from streampose.console import logger
-from streampose.errors import BundleError, StreamposeError
+from streampose.errors import StreamposeError
+from streampose.runtime.bundle import default_bundle
 
 SEND_BUFFER_BYTES = 1 << 17  # of each client: what lies there is old by the time a slow client reads it
 
@@ -63,7 +63,7 @@ def serve(
     listener = _listen(host, port)
     with contextlib.closing(listener):
         session = build_session(
-            source, model or default_model(), runtime=runtime, precision=precision, max_subjects=max_subjects,
+            source, model or default_bundle(), runtime=runtime, precision=precision, max_subjects=max_subjects,
             smooth=smooth, loop=loop,
         )  # fmt: skip
         session.start()
@@ -93,18 +93,6 @@ def serve(
         "seconds": stats.seconds,
         "runtime": stats.runtime,
     }
-
-
-def default_model() -> Path:
-    """The model to serve when none is named: ./models/current, else the one shipped with the package.
-
-    Raises:
-        BundleError: there is neither.
-    """
-    for path in (Path("models/current"), Path(streampose.__file__).parent / "default_bundle"):
-        if path.is_dir():
-            return path
-    raise BundleError("models/current: no model here yet; run `streampose selftrain` first, or name one with --model")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Imports numpy and the standard library only, so that serving stays light.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -118,6 +119,8 @@ class Camera:
         t: (3,) cam_from_world translation in metres.
         distortion: (D,) OpenCV coefficients; empty for none.
         size: (width, height) in pixels.
+        fisheye: the distortion holds the k1 k2 k3 k4 of OpenCV's fisheye model.
+        posed: False where only the intrinsics are known; R and t then mean nothing.
     """
 
     K: np.ndarray
@@ -125,16 +128,58 @@ class Camera:
     t: np.ndarray
     size: tuple[int, int]
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    fisheye: bool = False
+    posed: bool = True
 
     def __post_init__(self) -> None:
-        _check_shape("Camera.K", self.K, (3, 3))
-        _check_shape("Camera.R", self.R, (3, 3))
-        _check_shape("Camera.t", self.t, (3,))
+        check_shape("Camera.K", self.K, (3, 3))
+        check_shape("Camera.R", self.R, (3, 3))
+        check_shape("Camera.t", self.t, (3,))
 
     @property
     def P(self) -> np.ndarray:
         """(3, 4) projection matrix K [R|t], world to undistorted pixels."""
         return self.K @ np.hstack([self.R, self.t[:, None]])
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera of a session.
+
+    Attributes:
+        name: unique in its session.
+        video: the file that it recorded.
+        camera: its calibration, None where there is none.
+        offset_seconds: what must be added to the video's timestamps to get the session's time.
+    """
+
+    name: str
+    video: Path
+    camera: Camera | None = None
+    offset_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Session:
+    """A synchronised recording by several cameras that stand still.
+
+    Attributes:
+        name: unique among the sessions of a store.
+        views: one for each camera.
+    """
+
+    name: str
+    views: tuple[View, ...]
+
+    def __post_init__(self) -> None:
+        names = [view.name for view in self.views]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"session {self.name}: two views are called {', '.join(twice)}; give each its own name")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it can be triangulated: two or more views, each with a camera whose place is known."""
+        return len(self.views) > 1 and all(view.camera is not None and view.camera.posed for view in self.views)
 
 
 @dataclass(frozen=True)
@@ -153,10 +198,10 @@ class Keypoints:
 
     def __post_init__(self) -> None:
         N, K, _ = self.xy.shape
-        _check_shape("Keypoints.xy", self.xy, (N, K, 2))
-        _check_shape("Keypoints.confidence", self.confidence, (N, K))
+        check_shape("Keypoints.xy", self.xy, (N, K, 2))
+        check_shape("Keypoints.confidence", self.confidence, (N, K))
         if self.z is not None:
-            _check_shape("Keypoints.z", self.z, (N, K))
+            check_shape("Keypoints.z", self.z, (N, K))
 
 
 @dataclass(frozen=True)
@@ -183,13 +228,14 @@ class Clip:
 
     def __post_init__(self) -> None:
         T, H, W, _ = self.frames.shape
-        _check_shape("Clip.frames", self.frames, (T, H, W, 3))
-        _check_shape("Clip.masks", self.masks, (T, H, W))
-        _check_shape("Clip.boxes", self.boxes, (T, 4))
-        _check_shape("Clip.pts_seconds", self.pts_seconds, (T,))
-        _check_shape("Clip.frame_index", self.frame_index, (T,))
+        check_shape("Clip.frames", self.frames, (T, H, W, 3))
+        check_shape("Clip.masks", self.masks, (T, H, W))
+        check_shape("Clip.boxes", self.boxes, (T, 4))
+        check_shape("Clip.pts_seconds", self.pts_seconds, (T,))
+        check_shape("Clip.frame_index", self.frame_index, (T,))
 
 
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError that names the array where its shape is another."""
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")

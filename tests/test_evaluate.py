@@ -17,7 +17,7 @@ from streampose.evaluate import (
     predict_clips,
     predictions_picture,
 )
-from streampose.formats.coco import CocoWriter
+from streampose.formats.coco import open_coco
 from streampose.geometry.crop import crop_from_source, square_box
 from streampose.geometry.project import project_points
 from streampose.metrics.label_free import render_skeletons
@@ -203,7 +203,7 @@ def test_without_truth_the_label_free_metrics_are_there(scene, walker_bundle, tm
 
 def test_written_predictions_are_measured_too(scene, tmp_path):
     _, folder, truth = scene
-    with CocoWriter(tmp_path / "walk.keypoints.json", HUMAN, source="walk.mp4", size=(640, 480)) as writer:
+    with open_coco(tmp_path / "walk.keypoints.json", HUMAN, source="walk.mp4", size=(640, 480)) as writer:
         for frame in range(FRAMES):
             keypoints = Keypoints(truth.joints_2d[frame], np.ones((2, 17)))
             writer.write(frame, frame / 25, keypoints, [7, 9], square_box(truth.boxes[frame], PADDING))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,9 +19,8 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
-from streampose import serve as serve_module
 from streampose.errors import BundleError, ConfigError, StreamposeError, VideoError
-from streampose.serve import default_model, serve
+from streampose.serve import serve
 from streampose.server import app as app_module
 from streampose.server.messages import unpack_frame
 
@@ -193,14 +191,3 @@ def test_another_address_is_warned_about(walker_bundle, caplog):
         result = serve(source="test", model=walker_bundle, host="0.0.0.0", port=0, seconds=0.2)
     assert any("anyone who can reach this machine can watch" in record.message for record in caplog.records)
     assert result["url"].startswith(f"http://{socket.gethostname()}:")
-
-
-def test_the_default_model_is_the_current_one_else_the_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serve_module.streampose, "__file__", str(tmp_path / "package" / "__init__.py"))
-    with pytest.raises(BundleError, match=r"streampose selftrain.*--model"):
-        default_model()
-    os.makedirs(tmp_path / "package" / "default_bundle")
-    assert default_model() == tmp_path / "package" / "default_bundle"
-    os.makedirs(tmp_path / "models" / "current")
-    assert default_model() == Path("models/current")

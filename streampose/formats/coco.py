@@ -8,56 +8,49 @@ centres are integers. A joint is visible (2), a guess of low confidence (1) or m
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
 from streampose.errors import StreamposeError
+from streampose.files import whole_file
 from streampose.structures import Keypoints, Skeleton
 
 VISIBLE_CONFIDENCE = 0.5
 
 
-class CocoWriter:
-    """Write one video's keypoints; the file appears under its name when the `with` block ends without an error.
+@contextmanager
+def open_coco(path: Path, skeleton: Skeleton, *, source: str, size: tuple[int, int]) -> Iterator[CocoWriter]:
+    """Begin one video's file; it appears under its name when the `with` block ends without an error.
 
     Args:
-        size: (width, height) of the frames in pixels.
         source: the video's name, for `info` and for the images' file names.
+        size: (width, height) of the frames in pixels.
     """
+    with (
+        whole_file(path) as partial,
+        partial.open("w", encoding="utf-8") as images,
+        tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations,
+    ):
+        writer = CocoWriter(images, annotations, skeleton, source, size)
+        yield writer
+        writer.finish()
 
-    def __init__(self, path: str | Path, skeleton: Skeleton, *, source: str, size: tuple[int, int]):
-        self.path = Path(path)
+
+class CocoWriter:
+    """Writes one video's keypoints; `open_coco` makes it. The annotations wait in a file until all images are there."""
+
+    def __init__(self, images: IO[str], annotations: IO[str], skeleton: Skeleton, source: str, size: tuple[int, int]):
         self.skeleton, self.source, self.size = skeleton, source, size
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
-        self._images: IO[str] = self._partial.open("w", encoding="utf-8")
-        self._annotations: IO[str] = tempfile.TemporaryFile(  # noqa: SIM115 - closed in __exit__
-            "w+", encoding="utf-8", dir=self.path.parent
-        )
+        self._images, self._annotations = images, annotations
         self._num_images = self._num_annotations = 0
         info = {"description": f"streampose keypoints of {source}", "source": source}
         self._images.write('{"info": ' + json.dumps(info) + ',\n"images": [')
-
-    def __enter__(self) -> CocoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-                self._images.close()
-                os.replace(self._partial, self.path)
-        finally:
-            self._images.close()
-            self._annotations.close()
-            self._partial.unlink(missing_ok=True)
 
     def write(
         self, frame_index: int, pts_seconds: float, keypoints: Keypoints, track_ids: list[int], boxes: np.ndarray
@@ -104,7 +97,8 @@ class CocoWriter:
             "iscrowd": 0,
         }
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write what follows the images."""
         category = {
             "id": 1,
             "name": self.skeleton.name,

@@ -17,10 +17,10 @@ what data frames group and pivot best; repeated columns cost next to nothing on 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -28,45 +28,38 @@ import pyarrow.parquet as pq
 
 from streampose.config import skeleton_from_dict, skeleton_to_dict
 from streampose.errors import StreamposeError
+from streampose.files import whole_file
 from streampose.structures import Keypoints, Skeleton
 
 ROWS_PER_GROUP = 1 << 17
 
 
-class ParquetWriter:
-    """Write one video's keypoints; the file appears under its name when the `with` block ends without an error."""
+@contextmanager
+def open_parquet(path: Path, skeleton: Skeleton, *, source: str) -> Iterator[ParquetWriter]:
+    """Begin one video's table; it appears under its name when the `with` block ends without an error."""
+    schema = pa.schema(
+        [
+            ("frame_index", pa.int64()), ("pts_seconds", pa.float64()), ("track_id", pa.int32()),
+            ("joint", pa.dictionary(pa.int16(), pa.string())),
+            ("x", pa.float32()), ("y", pa.float32()), ("z", pa.float32()), ("confidence", pa.float32()),
+        ],
+        metadata={"streampose.source": source, "streampose.skeleton": json.dumps(skeleton_to_dict(skeleton))},
+    )  # fmt: skip
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as file:
+        writer = ParquetWriter(file, skeleton)
+        yield writer
+        writer.flush()
 
-    def __init__(self, path: str | Path, skeleton: Skeleton, *, source: str):
-        self.path = Path(path)
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
+
+class ParquetWriter:
+    """Writes one video's keypoints; `open_parquet` makes it."""
+
+    def __init__(self, file: pq.ParquetWriter, skeleton: Skeleton):
+        self._file = file
         self._joints = pa.array(list(skeleton.joints), pa.string())
         self._num_joints = skeleton.num_joints
-        schema = pa.schema(
-            [
-                ("frame_index", pa.int64()), ("pts_seconds", pa.float64()), ("track_id", pa.int32()),
-                ("joint", pa.dictionary(pa.int16(), pa.string())),
-                ("x", pa.float32()), ("y", pa.float32()), ("z", pa.float32()), ("confidence", pa.float32()),
-            ],
-            metadata={"streampose.source": source, "streampose.skeleton": json.dumps(skeleton_to_dict(skeleton))},
-        )  # fmt: skip
-        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd")
         self._frames: list[tuple[int, float, int]] = []
         self._values: list[np.ndarray] = []
-
-    def __enter__(self) -> ParquetWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
-            if kind is None:
-                os.replace(self._partial, self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
 
     def write(self, frame_index: int, pts_seconds: float, keypoints: Keypoints, track_ids: list[int]) -> None:
         """Add a frame's N subjects; a frame without subjects leaves no row.
@@ -79,9 +72,10 @@ class ParquetWriter:
         self._frames += [(frame_index, pts_seconds, track_id) for track_id in track_ids]
         self._values += list(values.astype(np.float32))
         if len(self._frames) * self._num_joints >= ROWS_PER_GROUP:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the rows that have come since the last group."""
         if not self._frames:
             return
         R, K = len(self._frames), self._num_joints
@@ -92,7 +86,7 @@ class ParquetWriter:
             pa.array(frame_index, pa.int64()), pa.array(pts_seconds, pa.float64()), pa.array(track_id, pa.int32()),
             joint, *(pa.array(column, pa.float32(), from_pandas=True) for column in columns),
         ]  # fmt: skip
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._writer.schema))
+        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._file.schema))
         self._frames, self._values = [], []
 
 

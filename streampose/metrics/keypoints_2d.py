@@ -31,46 +31,30 @@ def distances(predicted: np.ndarray, truth: np.ndarray, visible: np.ndarray | No
 def pck(
     predicted: np.ndarray,
     truth: np.ndarray,
-    torso_size: np.ndarray,
-    threshold: float = 0.2,
+    size: np.ndarray,
+    threshold: float,
     visible: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Percentage of correct keypoints, as 1 (within `threshold` torsos of the truth) and 0: `pck@0.2`.
+    """Percentage of correct keypoints, as 1 (within `threshold` sizes of the truth) and 0.
+
+    `pck@0.2` is of the torso, `segment_size(truth, skeleton.torso)`; `pckh@0.5` of the head: `head_size_of_boxes` where
+    the truth has head boxes, else the length of the head segment, `segment_size(truth, skeleton.head)`.
 
     Args:
         predicted, truth: (N, K, 2) pixels.
-        torso_size: (N,) pixels, usually `segment_size(truth, skeleton.torso)`; a sample where it is NaN or zero is
-            left out.
+        size: (N,) pixels; a sample where it is NaN or zero is left out.
 
     Returns:
         (N, K) of 0, 1 and NaN.
 
-    Source: Yang & Ramanan, Articulated human detection with flexible mixtures of parts, PAMI 2013; the torso as in
-    Sapp & Taskar, MODEC, CVPR 2013.
+    Source: Yang & Ramanan, Articulated human detection with flexible mixtures of parts, PAMI 2013, with the torso of
+    Sapp & Taskar, MODEC, CVPR 2013; Andriluka et al., 2D human pose estimation: new benchmark, CVPR 2014 (the head).
     """
-    size = np.where(np.asarray(torso_size) > 0, torso_size, np.nan)[:, None]
-    known = np.isfinite(truth).all(-1) & np.isfinite(size)
+    limit = threshold * np.where(np.asarray(size) > 0, size, np.nan)[:, None]
+    known = np.isfinite(truth).all(-1) & np.isfinite(limit)
     if visible is not None:
         known &= np.asarray(visible, bool)
-    return np.where(known, distances(predicted, truth) <= threshold * size, np.nan)
-
-
-def pckh(
-    predicted: np.ndarray,
-    truth: np.ndarray,
-    head_size: np.ndarray,
-    threshold: float = 0.5,
-    visible: np.ndarray | None = None,
-) -> np.ndarray:
-    """PCK relative to the head: `pckh@0.5`. See `pck`.
-
-    Args:
-        head_size: (N,) pixels: `head_size_of_boxes` where the truth has head boxes, else the length of the head
-            segment, `segment_size(truth, skeleton.head)`, which it stands for.
-
-    Source: Andriluka et al., 2D human pose estimation: new benchmark, CVPR 2014.
-    """
-    return pck(predicted, truth, head_size, threshold, visible)
+    return np.where(known, distances(predicted, truth) <= limit, np.nan)
 
 
 def mse_percent(

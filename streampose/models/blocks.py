@@ -35,6 +35,26 @@ class Residual(nn.Module):
         return F.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
+class Encoder(nn.Module):
+    """Features at strides 4, 8, 16 and 32: a stem, then levels of which each gives one.
+
+    Attributes:
+        widths: channels after the stem and after each level.
+    """
+
+    def __init__(self, stem: nn.Module, levels: list[nn.Module], widths: tuple[int, ...]):
+        super().__init__()
+        self.stem, self.levels, self.widths = stem, nn.ModuleList(levels), widths
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features
+
+
 class Up(nn.Module):
     """Double the resolution of the deep features and merge in the skipped ones."""
 

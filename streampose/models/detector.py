@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streampose.models.blocks import Residual, Up, conv_block
+from streampose.models.blocks import Encoder, Residual, Up, conv_block
 
 # preset -> channels at strides 2, 4, 8, 16, 32 and channels of the decoder
 WIDTHS = {
@@ -52,33 +52,20 @@ def build_detector(preset: str, num_joints: int, input_size: int, *, channels: i
     if input_size % 32:
         raise ValueError(f"input_size {input_size} is not a multiple of 32")
     if preset == "base":
-        from streampose.models.resnet import ResNetEncoder
+        from streampose.models.resnet import resnet_encoder
 
-        encoder: nn.Module = ResNetEncoder(channels)
-        widths, decoder = ResNetEncoder.widths, 128
+        encoder, decoder = resnet_encoder(channels), 128
     elif preset in WIDTHS:
         widths, decoder = WIDTHS[preset]
-        encoder = Encoder(channels, widths)
+        encoder = light_encoder(channels, widths)
     else:
         raise ValueError(f"detector preset {preset!r}: there are {', '.join([*WIDTHS, 'base'])}")
-    return PoseDetector(encoder, widths, decoder, num_joints, input_size)
+    return PoseDetector(encoder, decoder, num_joints, input_size)
 
 
-class Encoder(nn.Module):
-    """Features at strides 4, 8, 16 and 32."""
-
-    def __init__(self, channels: int, widths: tuple[int, ...]):
-        super().__init__()
-        self.stem = conv_block(channels, widths[0], stride=2)
-        self.levels = nn.ModuleList(Residual(inputs, outputs, 2) for inputs, outputs in pairwise(widths))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
-        features = []
-        for level in self.levels:
-            x = level(x)
-            features.append(x)
-        return features
+def light_encoder(channels: int, widths: tuple[int, ...]) -> Encoder:
+    """One residual block a stride."""
+    return Encoder(conv_block(channels, widths[0], stride=2), [Residual(*pair, 2) for pair in pairwise(widths)], widths)
 
 
 class PoseDetector(nn.Module):
@@ -88,11 +75,11 @@ class PoseDetector(nn.Module):
     depth_cells: Tensor
     joint_of_bin: Tensor
 
-    def __init__(self, encoder: nn.Module, widths: tuple[int, ...], decoder: int, num_joints: int, input_size: int):
+    def __init__(self, encoder: Encoder, decoder: int, num_joints: int, input_size: int):
         super().__init__()
         self.num_joints, self.input_size = num_joints, input_size
         self.heatmap_size = input_size // 4
-        _, four, eight, sixteen, thirty_two = widths
+        _, four, eight, sixteen, thirty_two = encoder.widths
         self.encoder = encoder
         self.up16 = Up(thirty_two, sixteen, decoder)
         self.up8 = Up(decoder, eight, decoder)

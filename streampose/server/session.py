@@ -327,28 +327,13 @@ def build_session(
     return Session(lambda: open_source(source, loop=loop), predictor, follower, names=names, smooth=smooth)
 
 
-def run_burst(
-    source: str | int,
-    model: Path,
-    seconds: float,
-    *,
-    runtime: str = "auto",
-    precision: str = "f32",
-    max_subjects: int = 1,
-    smooth: bool = True,
-    loop: bool = True,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """Run the live path for some seconds without a server, with one subscriber, and return its numbers.
+def run_burst(session: Session, seconds: float) -> dict[str, Any]:
+    """Run a session for some seconds without a server, with one subscriber, and return its numbers.
 
     Returns:
         {'source', 'runtime', 'frames', 'published', 'dropped', 'seconds', 'fps', 'subjects' (mean number a frame),
         'latency_ms': {'p50', 'p95', 'p99'}, 'stages_ms': {stage: {'p50', 'p95', 'p99'}}}
     """
-    session = build_session(
-        source, model, runtime=runtime, precision=precision, max_subjects=max_subjects, smooth=smooth, loop=loop,
-        threads=threads,
-    )  # fmt: skip
     slot = session.subscribe()
     session.start()
     end = time.monotonic() + seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from streampose.errors import ConfigError
+from streampose.files import whole_file
+from streampose.structures import check_shape
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Truth:
             "masks": (T, height, width), "pts_seconds": (T,), "K": (T, 3, 3), "R": (T, 3, 3), "t": (T, 3),
         }  # fmt: skip
         for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"Truth.{name} has shape {getattr(self, name).shape}, expected {shape}")
+            check_shape(f"Truth.{name}", getattr(self, name), shape)
 
     @property
     def num_frames(self) -> int:
@@ -67,10 +67,8 @@ def truth_path(video: Path) -> Path:
 
 def write_truth(path: Path, truth: Truth) -> Path:
     """Write the truth as a compressed .npz, under a temporary name first; the boxes and points as float64."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **{field.name: getattr(truth, field.name) for field in fields(Truth)})
-    os.replace(temporary, path)
     return path
 
 

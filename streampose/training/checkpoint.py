@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from streampose.errors import TrainingError
+from streampose.files import write_text
 
 KEPT = 2  # the newest checkpoints; the best one is kept beside them
 CLEARLY_BETTER = 0.05  # in label-free score: less than that does not speak for an older checkpoint
@@ -216,12 +217,8 @@ def write_score(run_dir: Path, step: int, score: float) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
+    """Write a JSON file as a whole."""
+    write_text(path, json.dumps(values, indent=1))
 
 
 def _complete(root: Path) -> list[Path]:

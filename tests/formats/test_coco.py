@@ -5,7 +5,7 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import StreamposeError
-from streampose.formats.coco import CocoWriter, read_coco
+from streampose.formats.coco import open_coco, read_coco
 from streampose.structures import Keypoints
 
 SKELETON = load_skeleton("human17")
@@ -21,7 +21,7 @@ def test_round_trip(tmp_path):
     path = tmp_path / "a.json"
     two, boxes = some(2)
     two.xy[1, 4] = np.nan
-    with CocoWriter(path, SKELETON, source="videos/a.mp4", size=(320, 240)) as writer:
+    with open_coco(path, SKELETON, source="videos/a.mp4", size=(320, 240)) as writer:
         writer.write(0, 0.0, two, [7, 9], boxes)
         writer.write(1, 0.04, *_nobody())
         writer.write(2, 0.08, some(1, 1)[0], [9], boxes[:1])
@@ -42,7 +42,7 @@ def test_is_what_coco_tools_expect(tmp_path):
     path = tmp_path / "a.json"
     keypoints, boxes = some(1)
     keypoints.xy[0, 0] = np.nan
-    with CocoWriter(path, SKELETON, source="a.mp4", size=(320, 240)) as writer:
+    with open_coco(path, SKELETON, source="a.mp4", size=(320, 240)) as writer:
         writer.write(5, 0.2, keypoints, [0], boxes)
     content = json.loads(path.read_text())
     (image,), (annotation,), (category,) = content["images"], content["annotations"], content["categories"]
@@ -56,14 +56,14 @@ def test_is_what_coco_tools_expect(tmp_path):
 
 def test_a_failure_leaves_nothing(tmp_path):
     path = tmp_path / "a.json"
-    with pytest.raises(RuntimeError), CocoWriter(path, SKELETON, source="a.mp4", size=(320, 240)) as writer:
+    with pytest.raises(RuntimeError), open_coco(path, SKELETON, source="a.mp4", size=(320, 240)) as writer:
         writer.write(0, 0.0, some(1)[0], [0], some(1)[1])
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
 
 def test_no_annotations_is_valid(tmp_path):
-    with CocoWriter(tmp_path / "a.json", SKELETON, source="a.mp4", size=(320, 240)):
+    with open_coco(tmp_path / "a.json", SKELETON, source="a.mp4", size=(320, 240)):
         pass
     assert read_coco(tmp_path / "a.json")["xy"].shape == (0, 17, 2)
 

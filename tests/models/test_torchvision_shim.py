@@ -2,7 +2,7 @@
 
 import torch
 
-from streampose.models.resnet import ResNetEncoder
+from streampose.models.resnet import resnet_encoder
 from streampose.models.torchvision_shim import import_torchvision
 
 
@@ -11,6 +11,7 @@ def test_torchvision_can_be_imported_twice():
 
 
 def test_resnet_features_have_their_strides():
-    features = ResNetEncoder()(torch.rand(1, 3, 64, 64))
+    encoder = resnet_encoder()
+    features = encoder(torch.rand(1, 3, 64, 64))
     assert [f.shape[-1] for f in features] == [16, 8, 4, 2]
-    assert tuple(f.shape[1] for f in features) == ResNetEncoder.widths[1:]
+    assert tuple(f.shape[1] for f in features) == encoder.widths[1:]

@@ -6,6 +6,7 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import BundleError
+from streampose.runtime import bundle as bundle_module
 from streampose.runtime.bundle import SCHEMA_VERSION, _sha256, default_bundle, load_bundle, write_bundle
 
 
@@ -158,9 +159,13 @@ def test_bad_files_leave_the_old_bundle(copy, tmp_path):
     assert load_bundle(copy).sha256 == old.sha256
 
 
-def test_the_current_model_is_the_default(copy, tmp_path, monkeypatch):
+def test_the_current_model_is_the_default_else_the_shipped_one(copy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert default_bundle().name in ("current", "default_bundle")
+    monkeypatch.setattr(bundle_module, "__file__", str(tmp_path / "package" / "runtime" / "bundle.py"))
+    with pytest.raises(BundleError, match=r"models/current: .*streampose selftrain.*--model"):
+        load_bundle(default_bundle())
+    (tmp_path / "package" / "default_bundle").mkdir(parents=True)
+    assert default_bundle() == tmp_path / "package" / "default_bundle"
     (tmp_path / "models").mkdir()
     (tmp_path / "models/current").symlink_to(copy)  # a link to a bundle is a bundle
     assert load_bundle(default_bundle()).input_size == 64

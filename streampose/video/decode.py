@@ -1,38 +1,43 @@
-"""Read any video file: frames in display order with true timestamps, and a verdict on what was wrong with it.
+"""Read any video: frames in display order with true timestamps, and a verdict on what was wrong with it.
 
 Frames are converted only when their pixels are asked for, so a frame that nobody looks at costs its decoding alone.
 Memory does not grow with the length of the video. FFmpeg's own messages stay silent (PyAV's default).
+
+Gaps: a frame that is damaged, missing, or builds on a damaged one is never given out, but keeps its `index` and its
+time. Readers see a gap as a jump of `index`; `Video.index.sound` and `Video.index.gaps()` list what cannot be had, and
+`Video.verdict.lost_spans` says it in seconds.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
 
 from streampose.errors import VideoError
+from streampose.video.access import Cursor
+from streampose.video.container import VIDEO_SUFFIXES, check_file
+from streampose.video.decode_decord import DecordReader, open_decord
+from streampose.video.folder import AnimatedWebp, ImageFolder, is_animated_webp
 from streampose.video.frame import Converter, Frame, read_orientation
+from streampose.video.index import IndexBuilder, TimestampIndex
+from streampose.video.interlace import deinterlace
+from streampose.video.ledger import Entry
+from streampose.video.media import MediaFile
+from streampose.video.sources import find_videos
 from streampose.video.verdict import Notes, Verdict
 
-__all__ = ["VIDEO_SUFFIXES", "Frame", "Probe", "Verdict", "Video", "find_videos", "open_video"]
+__all__ = [
+    "DECODERS", "VIDEO_SUFFIXES", "Frame", "Probe", "TimestampIndex", "Verdict", "Video", "find_videos", "open_video",
+]  # fmt: skip
 
-VIDEO_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        "mp4", "m4v", "mov", "avi", "mkv", "webm", "mpg", "mpeg", "ts", "mts", "m2ts", "wmv", "flv", "ogv", "3gp",
-        "mxf", "gif", "mjpeg", "mjpg", "h264", "h265", "y4m",
-    )
-)  # fmt: skip
-MAX_PIXELS = 8192 * 8192  # a frame that claims more is refused before anything is allocated
-OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}  # a file may not make us open other addresses
-ATTACHED = av.stream.Disposition.attached_pic  # cover art of music
-PLAYLISTS = frozenset(("hls", "concat", "dash", "tty", "imf", "sdp", "rtsp"))  # text that names other files, or is text
-SEQUENTIAL = frozenset(("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"))  # where seeking is not exact
+DECODERS = ("pyav", "decord")
 JUMP_SECONDS = 1.0  # a timestamp that falls back further than this starts a new time line
+BACK_OFFS = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0)  # seconds that a seek starts earlier when it went too far
 
 
 @dataclass(frozen=True)
@@ -58,92 +63,129 @@ class Probe:
     rotation_degrees: int
 
 
-def open_video(path: str | Path, *, size: tuple[int, int] | None = None, threads: int = 0) -> Video:
-    """Open a video file.
+def open_video(
+    path: str | Path, *, size: tuple[int, int] | None = None, threads: int = 0, decoder: str = "pyav"
+) -> Video:
+    """Open a video file, a folder of numbered frames or an animated picture.
 
     Args:
-        path: the file.
+        path: the file or folder.
         size: (width, height) of the frames that are given; None for the video's own.
         threads: decoder threads, 0 for as many as there are processors.
+        decoder: what `Video.read` uses, one of DECODERS. `decord` is checked against PyAV first, for every file, and
+            left where it errs. Frames in sequence always come from PyAV.
 
     Raises:
-        VideoError: not a file, no permission, empty, not a video, audio only, or not one frame of it can be decoded.
+        VideoError: not a file, no permission, empty, not a video, audio only, not one frame of it can be decoded, or
+            the decoder is unknown or not installed.
     """
+    if decoder not in DECODERS:
+        raise VideoError(f"--decoder {decoder}: unknown; choose one of {', '.join(DECODERS)}")
     path = Path(path)
-    _check_file(path)
-    return Video(path, size, threads)
-
-
-def find_videos(paths: Iterable[str | Path]) -> list[Path]:
-    """The videos under files and folders, sorted, each once.
-
-    Folders are searched with all that they contain for `VIDEO_SUFFIXES`; a file that is named itself is returned
-    whatever its suffix, so that it gets its verdict.
-    """
-    found: set[Path] = set()
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = (f for f in path.rglob("*") if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith("."))
-            found.update(f for f in inside if f.is_file())
-        else:
-            found.add(path)
-    return sorted(found)
+    if path.is_dir():
+        return Video(ImageFolder(path), size, decoder)
+    check_file(path)
+    if is_animated_webp(path):
+        return Video(AnimatedWebp(path), size, decoder)
+    return Video(MediaFile(path, threads), size, decoder)
 
 
 class Video:
     """An open video; use it as a context manager. Made by `open_video`."""
 
-    def __init__(self, path: Path, size: tuple[int, int] | None, threads: int):
-        self.path, self._threads = path, threads
-        self._notes = Notes()
-        self._container, self._stream = self._open()
-        self._rest = self._pictures()
-        first = next(self._rest, None)
-        if first is None:
-            self.close()
-            raise VideoError(f"{path}: no frame can be decoded ({self._notes.first_error or 'no data'}); skipped")
-        self._pending: av.VideoFrame | None = first
+    def __init__(self, source: MediaFile | ImageFolder | AnimatedWebp, size: tuple[int, int] | None, decoder: str):
+        self.path, self._source, self._decoder = source.path, source, decoder
+        self._index: TimestampIndex | None = None
+        self._cursor: Cursor | None = None
+        self._decord: DecordReader | None = None
+        self._facts = source.facts()
+        self._notes = Notes(self._facts.note)
+        entries = source.entries()
+        self._begun: list[Entry] = []
+        self._rest: Iterator[Entry] | None = entries
+        for entry in entries:
+            self._begun.append(entry)
+            if entry.picture is not None:
+                break
+        else:
+            problem = next((e.problem for e in self._begun if e.problem), source.read_error or "no data")
+            source.close()
+            raise VideoError(f"{self.path}: no frame can be decoded ({problem}); skipped")
+        first = entry.picture
         self._coded_size = (first.width, first.height)
         orientation = read_orientation(first)
         shown = self._coded_size[::-1] if orientation.transposed else self._coded_size
         self._converter = Converter(size or shown, orientation)
-        self.probe = self._describe(first, shown, orientation.degrees)
+        facts = self._facts
+        self.probe = Probe(
+            *shown, facts.fps, facts.duration_seconds, facts.frames, facts.codec, first.format.name, orientation.degrees
+        )
 
     @property
     def verdict(self) -> Verdict:
         """What was wrong with the video; complete once the frames have been read to the end."""
         return self._notes.verdict()
 
+    @property
+    def index(self) -> TimestampIndex:
+        """The times of all frames and which of them are sound. The first use decodes the video once, unless `frames`
+        has been read from start to end already."""
+        if self._index is None:
+            with Video(self._source.again(), None, "pyav") as other:
+                for _ in other._rows(0.0):
+                    pass
+                self._index = other._index
+        assert self._index is not None
+        return self._index
+
     def frames(self, start_seconds: float = 0.0) -> Iterator[Frame]:
         """Decode in display order, from the first frame at or after `start_seconds` of the container's time.
 
         Timestamps never decrease; a frame without one gets the time at which it is expected. `index` counts from the
-        start of the video also where decoding starts later; a damaged frame is left out but keeps its number.
+        start of the video also where decoding starts later; a frame that is lost is left out but keeps its number.
         """
-        everything = start_seconds <= 0
-        pictures: Iterator[av.VideoFrame]
-        if self._pending is not None and everything:
-            pictures, index = itertools.chain([self._pending], self._rest), 0
+        for entry, pts_seconds, index in self._rows(start_seconds):
+            assert entry.picture is not None
+            yield self._frame(entry.picture, pts_seconds, index)
+
+    def read(self, indices: Sequence[int]) -> list[Frame]:
+        """The frames of these numbers, in this order: the very frames that `frames` gives.
+
+        Raises:
+            VideoError: there is no frame of such a number, or it is damaged or missing.
+        """
+        index = self.index
+        for i in indices:
+            if not 0 <= i < len(index):
+                raise VideoError(f"{self.path}: has no frame {i}; it has {len(index)} frames")
+            if not index.sound[i]:
+                raise VideoError(f"{self.path}: frame {i} at {index.pts_seconds[i]:.2f} s is damaged or missing")
+        if self._decoder == "decord" and self._decord is None:
+            self._decord = open_decord(self, self._source)
+        numbers = sorted(set(indices))
+        if self._decord is not None and self._decord.trusted:
+            images = self._decord.read(numbers, self._converter.size)
+            found = {i: Frame(image, float(index.pts_seconds[i]), i) for i, image in zip(numbers, images, strict=True)}
         else:
-            pictures, index = self._restart(start_seconds)
-        self._pending = None
-        frame_seconds = 1 / self.probe.fps
-        clock = _Clock(frame_seconds, self._notes)
-        for picture in pictures:
-            pts_seconds = clock.read(picture)
-            if everything or pts_seconds >= start_seconds:
-                if picture.is_corrupt:
-                    self._notes.lose("damaged picture", pts_seconds)
-                else:
-                    self._notes.keep(pts_seconds)
-                    if (picture.width, picture.height) != self._coded_size:
-                        self._notes.change_size(pts_seconds, picture.width, picture.height)
-                    yield Frame(None, pts_seconds, index, picture=picture, converter=self._converter)
-            index += 1
-        self._notes.end(clock.expected, self._end_seconds(), frame_seconds)
+            found = dict(self._fetch(numbers))
+        return [found[i] for i in indices]
+
+    def frame_at(self, seconds: float | None = None, *, index: int | None = None) -> Frame:
+        """One frame: the one on the screen at a time (the last sound one that began by then), or one by its number.
+
+        Raises:
+            VideoError: there is no such frame, or it is damaged or missing.
+        """
+        if (seconds is None) == (index is None):
+            raise ValueError("frame_at needs either seconds or index")
+        number = self.index.at(seconds) if seconds is not None else index
+        assert number is not None
+        return self.read([number])[0]
 
     def close(self) -> None:
-        self._container.close()
+        self._source.close()
+        if self._cursor is not None:
+            self._cursor.close()
 
     def __enter__(self) -> Video:
         return self
@@ -153,85 +195,83 @@ class Video:
     ) -> None:
         self.close()
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
-        try:
-            container = av.open(str(self.path), options=OPTIONS, metadata_errors="replace")
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path}: {_explain(error)}; skipped") from None
-        try:
-            if PLAYLISTS.intersection(container.format.name.split(",")):
-                raise VideoError(f"{self.path}: text, not a video ({container.format.long_name}); skipped")
-            stream = choose_stream(str(self.path), container)
-        except VideoError:
-            container.close()
-            raise
-        stream.codec_context.thread_type = "AUTO"  # type: ignore[assignment]  # the stub knows the flag only
-        stream.codec_context.thread_count = self._threads
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow later on
-        return container, stream
+    def _fetch(self, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        """(number, frame) for ascending numbers of sound frames, decoded by PyAV."""
+        if self._cursor is None:
+            self._cursor = Cursor(self._source, self.index)
+        for number, picture in self._cursor.pictures(numbers):
+            if picture is None:
+                raise VideoError(f"{self.path}: frame {number} cannot be decoded a second time; has the file changed?")
+            yield number, self._frame(picture, float(self.index.pts_seconds[number]), number)
 
-    def _describe(self, first: av.VideoFrame, shown: tuple[int, int], degrees: int) -> Probe:
-        stream = self._stream
-        fps = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
-        duration = None
-        if stream.duration is not None and stream.time_base is not None:
-            duration = float(stream.duration * stream.time_base)
-        elif self._container.duration is not None:
-            duration = self._container.duration / av.time_base
-        frames = stream.frames or (round(duration * fps) if duration else None)
-        return Probe(*shown, fps, duration, frames, stream.codec_context.name, first.format.name, degrees)
+    def _frame(self, picture: av.VideoFrame, pts_seconds: float, index: int) -> Frame:
+        if picture.interlaced_frame:
+            picture = deinterlace(picture)
+        return Frame(None, pts_seconds, index, picture=picture, converter=self._converter)
 
-    def _restart(self, start_seconds: float) -> tuple[Iterator[av.VideoFrame], int]:
-        """Open the file anew, at a key frame before `start_seconds`: the pictures from there, the first one's index."""
-        self.close()
-        self._container, self._stream = self._open()
-        self._notes = Notes()
-        time_base, back_off = self._stream.time_base, 0.0
-        if self._container.format.name in SEQUENTIAL or time_base is None:
-            return self._pictures(), 0
-        while back_off < start_seconds:
-            self._container.seek(int((start_seconds - back_off) / time_base), stream=self._stream)
-            pictures = self._pictures()
-            first = next(pictures, None)
+    def _rows(self, start_seconds: float) -> Iterator[tuple[Entry, float, int]]:
+        """(entry with a picture, its seconds, its number) from a time on; takes notes, and makes the index."""
+        everything = start_seconds <= 0
+        entries, index = self._start(start_seconds)
+        builder = IndexBuilder() if everything and self._index is None else None
+        notes, frame_seconds = self._notes, 1 / self.probe.fps
+        clock = _Clock(frame_seconds, notes)
+        for entry in entries:
+            pts_seconds = clock.read(entry)
+            picture = entry.picture
+            if builder is not None:
+                builder.add(pts_seconds, picture is not None, entry.pts)
+            if everything or pts_seconds >= start_seconds:
+                if picture is None:
+                    notes.lose(entry.problem, pts_seconds, entry.follows)
+                else:
+                    notes.keep(pts_seconds)
+                    if picture.interlaced_frame:
+                        notes.see_interlaced()
+                    if (picture.width, picture.height) != self._coded_size:
+                        notes.change_size(pts_seconds, picture.width, picture.height)
+                    yield entry, pts_seconds, index
+                entry.picture = None
+            index += 1
+        if self._source.read_error:
+            notes.stop(self._source.read_error)
+        notes.end(clock.expected, self._facts.end_seconds, frame_seconds)
+        if builder is not None:
+            self._index = builder.build()
+
+    def _start(self, start_seconds: float) -> tuple[Iterator[Entry], int]:
+        """Entries from a sound one at or before a time, and the number of the first of them."""
+        if self._rest is not None and start_seconds <= 0:
+            begun, rest = self._begun, self._rest
+            self._begun, self._rest = [], None
+            return _chain(begun, rest), 0
+        self._begun, self._rest = [], None
+        self._reopen()
+        source = self._source
+        if start_seconds <= 0 or source.sequential or source.time_base is None:
+            return source.entries(), 0
+        for back_off in BACK_OFFS:
+            if back_off >= start_seconds:
+                break
+            entries = source.seek(start_seconds, back_off)
+            first = next(entries, None)
             if first is None or first.pts is None:
                 break
-            if first.pts * time_base <= start_seconds:
-                return itertools.chain([first], pictures), self._count_packets(before=first.pts)
-            back_off = max(1.0, 2 * back_off)  # the container went too far: try from earlier on
-        self.close()
-        self._container, self._stream = self._open()
-        return self._pictures(), 0
+            if float(first.pts * source.time_base) <= start_seconds:
+                return _chain([first], entries), source.count_before(first.pts)
+        self._reopen()
+        return self._source.entries(), 0
 
-    def _count_packets(self, before: int) -> int:
-        with av.open(str(self.path), options=OPTIONS, metadata_errors="replace") as container:
-            packets = container.demux(container.streams[self._stream.index])
-            return sum(packet.pts is not None and packet.pts < before and not packet.is_discard for packet in packets)
+    def _reopen(self) -> None:
+        self._source.close()
+        self._source = self._source.again()
+        self._notes = Notes(self._facts.note)
 
-    def _pictures(self) -> Iterator[av.VideoFrame]:
-        """Decoded pictures in display order, damaged ones too; what cannot be decoded is noted and left out."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError) as error:
-                return self._notes.stop(message_of(error))
-            if packet.is_corrupt and self._container.format.name not in SEQUENTIAL:
-                self._notes.lose("cut off packet", _packet_seconds(packet))  # decoding it costs good pictures
-                continue
-            try:
-                yield from self._stream.decode(packet)
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                self._notes.lose(message_of(error), _packet_seconds(packet))
 
-    def _end_seconds(self) -> float | None:
-        stream = self._stream
-        if stream.duration is None or stream.time_base is None:
-            return None
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+def _chain(begun: list[Entry], rest: Iterator[Entry]) -> Iterator[Entry]:
+    while begun:
+        yield begun.pop(0)
+    yield from rest
 
 
 class _Clock:
@@ -243,14 +283,15 @@ class _Clock:
         self._last: float | None = None
         self.expected = 0.0
 
-    def read(self, picture: av.VideoFrame) -> float:
+    def read(self, entry: Entry) -> float:
+        time_base: Fraction | None = entry.time_base
         duration = self._frame_seconds
-        if picture.duration and picture.time_base:
-            duration = float(picture.duration * picture.time_base)
-        if picture.pts is None or picture.time_base is None:
+        if entry.duration and time_base:
+            duration = float(entry.duration * time_base)
+        if entry.pts is None or time_base is None:
             pts_seconds = self.expected
         else:
-            pts_seconds = float(picture.pts * picture.time_base) + self._shift
+            pts_seconds = float(entry.pts * time_base) + self._shift
         if self._last is not None and pts_seconds < self._last:
             self._notes.mend_time()
             if pts_seconds < self._last - JUMP_SECONDS:
@@ -260,52 +301,3 @@ class _Clock:
                 pts_seconds = self._last
         self._last, self.expected = pts_seconds, pts_seconds + duration
         return pts_seconds
-
-
-def _check_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise VideoError(f"{path}: a folder, not a video; name the files in it; skipped")
-        if not path.exists():
-            raise VideoError(f"{path}: no such file; skipped")
-        if not path.is_file():
-            raise VideoError(f"{path}: not an ordinary file; skipped")
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise VideoError(f"{path}: empty (0 bytes); skipped")
-    except PermissionError:
-        raise VideoError(f"{path}: no permission to read it; skipped") from None
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({message_of(error)}); skipped") from None
-
-
-def choose_stream(name: str, container: av.container.InputContainer) -> av.VideoStream:
-    """The largest video stream that is not cover art; `name` is what a VideoError calls the source."""
-    streams = [s for s in container.streams.video if not s.disposition & ATTACHED]
-    if not streams:
-        what = "audio only" if container.streams.audio else "nothing that can be shown"
-        raise VideoError(f"{name}: no video stream ({what}); skipped")
-    streams = [s for s in streams if s.codec_context is not None]
-    if not streams:
-        raise VideoError(f"{name}: no decoder for its codec; convert it to h264 first; skipped")
-    stream = max(streams, key=lambda s: (s.width or 0) * (s.height or 0))
-    width, height = stream.width, stream.height
-    if width * height > MAX_PIXELS:
-        raise VideoError(
-            f"{name}: claims frames of {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million; skipped"
-        )
-    return stream
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, av.error.InvalidDataError):
-        return "not a video, or its header is damaged or missing (an mp4 whose recording was cut off has no 'moov')"
-    return f"cannot be opened ({message_of(error)})"
-
-
-def _packet_seconds(packet: av.Packet) -> float | None:
-    return None if packet.pts is None or packet.time_base is None else float(packet.pts * packet.time_base)
-
-
-def message_of(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)

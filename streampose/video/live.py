@@ -22,7 +22,8 @@ import numpy as np
 
 from streampose.console import logger
 from streampose.errors import VideoError
-from streampose.video.decode import choose_stream, message_of, open_video
+from streampose.video.container import choose_stream, message_of
+from streampose.video.decode import open_video
 from streampose.video.frame import Converter, read_orientation
 from streampose.video.walker import FPS as WALKER_FPS
 from streampose.video.walker import SIZE as WALKER_SIZE

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from streampose.video.decode import OPTIONS, choose_stream
+from streampose.video.container import OPTIONS, choose_stream
 from streampose.video.frame import Converter, read_orientation
 
 FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well

@@ -11,7 +11,7 @@ class Verdict:
 
     Attributes:
         verdict: `ok`; `repaired` where something was lost or mended; `quarantined` where it should not be used.
-        reason: what happened, for a person; empty where all is well.
+        reason: what happened, for a person; empty where all is well. With `ok`: worth knowing, nothing is lost.
         lost_spans: (start, end) seconds in which frames are missing.
     """
 
@@ -23,10 +23,11 @@ class Verdict:
 class Notes:
     """Collects what goes wrong while one video is read, and judges it."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: str = "") -> None:
         self.kept = 0
         self.first_error = ""
-        self._damaged = self._mended_times = 0
+        self._note = note
+        self._damaged = self._following = self._mended_times = self._interlaced = 0
         self._read_error = ""
         self._cut_short: tuple[float, float] | None = None
         self._size_change: tuple[float, int, int] | None = None
@@ -42,10 +43,11 @@ class Notes:
         self.kept += 1
         self._last_seconds = pts_seconds
 
-    def lose(self, error: str, pts_seconds: float | None = None) -> None:
-        """A packet or a picture was damaged and left out."""
+    def lose(self, error: str, pts_seconds: float | None = None, follows: bool = False) -> None:
+        """A frame is damaged or missing, or `follows` such a one and builds on it; it was left out."""
         self.first_error = self.first_error or error
-        self._damaged += 1
+        self._damaged += not follows
+        self._following += follows
         if self._gap_start is None:
             self._gap_start = self._last_seconds if pts_seconds is None else pts_seconds
 
@@ -57,6 +59,10 @@ class Notes:
     def mend_time(self) -> None:
         """A timestamp fell back."""
         self._mended_times += 1
+
+    def see_interlaced(self) -> None:
+        """A frame was woven of two fields and was deinterlaced."""
+        self._interlaced += 1
 
     def change_size(self, pts_seconds: float, width: int, height: int) -> None:
         """The pictures have another size from here on."""
@@ -74,8 +80,8 @@ class Notes:
 
     def verdict(self) -> Verdict:
         reasons = []
-        if self._damaged:
-            reasons.append(f"{self._damaged} damaged frame{'s were' if self._damaged > 1 else ' was'} left out")
+        if self._damaged or self._following:
+            reasons.append(self._tell_lost())
         if self._cut_short:
             end, claimed = self._cut_short
             reasons.append(f"ends at {end:.2f} s although it claims {claimed:.2f} s (cut off?)")
@@ -86,5 +92,20 @@ class Notes:
         if self._size_change:
             at, width, height = self._size_change
             reasons.append(f"the picture size changes to {width} x {height} at {at:.2f} s; scaled to the first size")
-        verdict = "quarantined" if self._damaged > self.kept else "repaired" if reasons else "ok"
+        verdict = "quarantined" if self._damaged + self._following > self.kept else "repaired" if reasons else "ok"
+        if self._interlaced:
+            reasons.append(f"{self._interlaced} interlaced frame{_s(self._interlaced)} deinterlaced")
+        if self._note:
+            reasons.append(self._note)
         return Verdict(verdict, "; ".join(reasons), list(self._spans))
+
+    def _tell_lost(self) -> str:
+        damaged, following = self._damaged, self._following
+        if not damaged:
+            return f"{following} frame{_s(following)} left out that build on a missing key frame"
+        text = f"{damaged} damaged frame{_s(damaged)} left out"
+        return f"{text}, and {following} that build on {'it' if damaged == 1 else 'them'}" if following else text
+
+
+def _s(count: int) -> str:
+    return "s were" if count > 1 else " was"

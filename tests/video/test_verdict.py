@@ -130,12 +130,12 @@ def test_enormous_pictures_are_refused(tmp_path, size):
 
 
 def test_too_many_pixels_in_the_header(clip, monkeypatch):
-    monkeypatch.setattr("streampose.video.decode.MAX_PIXELS", 160 * 96 - 1)
+    monkeypatch.setattr("streampose.video.container.MAX_PIXELS", 160 * 96 - 1)
     assert "claims frames of 160 x 96" in refuse(clip)
 
 
 def test_pictures_that_become_enormous_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("streampose.video.decode.MAX_PIXELS", 200 * 200)
+    monkeypatch.setattr("streampose.video.container.MAX_PIXELS", 200 * 200)
     first = write_video(tmp_path / "a.ts", 50)
     second = write_video(tmp_path / "b.ts", 10, size=(320, 192))
     joined = tmp_path / "joined.ts"

@@ -1,0 +1,76 @@
+"""Refuse an mp4 whose tables claim more frames than its bytes can hold, before a demuxer allocates memory for them.
+
+FFmpeg expands the sample tables of mp4 and mov when it opens a file, so that a few bytes that claim 10^9 frames would
+cost tens of gigabytes. Source of the layout: ISO/IEC 14496-12, sections 8.6 (times), 8.7.3 (sizes), 8.8.8 (fragments).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from streampose.errors import VideoError
+
+CONTAINERS = frozenset((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"))
+COUNTS = frozenset((b"stsz", b"stz2", b"stts", b"ctts", b"trun"))
+BRANDS = frozenset((b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"moof", b"styp"))
+SAMPLES_PER_BYTE = 16  # old audio codecs have several samples in a byte; a frame has at least one byte
+SLACK = 100_000
+
+
+def check_claims(path: Path) -> None:
+    """Raise VideoError where an mp4, mov or 3gp claims more samples than it can hold; other files pass."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if file.read(8)[4:] not in BRANDS:
+                return
+            claimed = max(_counts(file, 0, size, 0), default=0)
+    except OSError:
+        return  # opening it says why
+    if claimed > SAMPLES_PER_BYTE * size + SLACK:
+        raise VideoError(
+            f"{path}: claims {claimed:,} frames in a file of {size:,} bytes; damaged or made to harm; skipped"
+        )
+
+
+def _counts(file: BinaryIO, start: int, stop: int, depth: int) -> Iterator[int]:
+    """The numbers of samples that the tables between two places of the file claim."""
+    while start + 8 <= stop:
+        file.seek(start)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        header = 8
+        if length == 1:
+            length, header = int.from_bytes(file.read(8)), 16
+        elif length == 0:
+            length = stop - start
+        if length < header:
+            return
+        if kind in CONTAINERS and depth < 8:
+            yield from _counts(file, start + header, min(start + length, stop), depth + 1)
+        elif kind in COUNTS:
+            yield _claimed(file, kind, min(start + length, stop))
+        start += length
+
+
+def _claimed(file: BinaryIO, kind: bytes, stop: int) -> int:
+    """The samples that one table claims; the file stands behind the table's header."""
+    fields = file.read(12)
+    if len(fields) < 8:
+        return 0
+    if kind == b"trun":
+        return int.from_bytes(fields[4:8])
+    if kind in (b"stsz", b"stz2"):
+        return int.from_bytes(fields[8:12])
+    file.seek(-4, 1)
+    entries = min(int.from_bytes(fields[4:8]), max(stop - file.tell(), 0) // 8)
+    total = 0
+    while entries > 0:  # pairs of (number of samples, duration or shift)
+        pairs = file.read(8 * min(entries, 8192))
+        if len(pairs) < 8:
+            break
+        total += sum(struct.unpack(f">{len(pairs) // 8 * 2}I", pairs[: len(pairs) // 8 * 8])[::2])
+        entries -= 8192
+    return total

@@ -1,0 +1,141 @@
+"""A video file as a run of entries: every packet with its picture, or with what became of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from streampose.video.container import SEQUENTIAL, count_video_streams, message_of, open_container
+from streampose.video.ledger import Entry, Ledger
+
+MAX_FPS = 1000.0
+MOST_FLUSHES = 1000  # how often a decoder may fail while it gives what it still holds
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a source says about itself before its pictures are looked at; None where it says nothing."""
+
+    fps: float
+    duration_seconds: float | None
+    frames: int | None
+    end_seconds: float | None
+    codec: str
+    note: str = ""
+
+
+class MediaFile:
+    """One open video file; read from its start once with `entries`, or from elsewhere with `seek`."""
+
+    def __init__(self, path: Path, threads: int):
+        self.path, self._threads = path, threads
+        self.read_error = ""
+        self._container, self._stream = open_container(path, threads)
+        self.time_base = self._stream.time_base
+        self.sequential = bool(SEQUENTIAL.intersection(self._container.format.name.split(",")))
+
+    def again(self) -> MediaFile:
+        """The same file, opened anew."""
+        return MediaFile(self.path, self._threads)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def facts(self) -> Facts:
+        stream = self._stream
+        rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+        fps = next((rate for rate in rates if 0 < rate <= MAX_FPS), 25.0)
+        duration = end = None
+        if stream.duration is not None and stream.time_base is not None:
+            duration = float(stream.duration * stream.time_base)
+            end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        elif self._container.duration is not None:
+            duration = self._container.duration / av.time_base
+        frames = stream.frames or (round(duration * fps) if duration else None)
+        if frames is not None and frames > self.path.stat().st_size:
+            frames = None  # each frame takes a byte at least
+        streams = count_video_streams(self._container)
+        note = f"the largest of {streams} video streams was read" if streams > 1 else ""
+        return Facts(fps, duration, frames, end, stream.codec_context.name, note)
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries from the start, in display order. The file must have just been opened."""
+        return self._read(Ledger(at_start=True))
+
+    def seek(self, seconds: float, back_off_seconds: float = 0.0) -> Iterator[Entry]:
+        """Entries from the first sound picture behind a key frame at or before a time, less a back-off.
+
+        Containers may go too far: whoever calls looks at the first entry and tries again with a larger back-off.
+        """
+        assert self.time_base is not None
+        self._stream.codec_context.flush_buffers()
+        self.read_error = ""
+        try:
+            self._container.seek(int((seconds - back_off_seconds) / self.time_base), stream=self._stream)
+        except (av.error.FFmpegError, OSError) as error:
+            self.read_error = message_of(error)
+            return iter(())
+        entries = self._read(Ledger(at_start=False))
+        return itertools.dropwhile(lambda entry: entry.picture is None, entries)
+
+    def count_before(self, pts: int) -> int:
+        """How many packets that are meant to be shown lie before a timestamp, by reading the file without decoding."""
+        other = self.again()
+        try:
+            packets = other._container.demux(other._stream)
+            return sum(packet.pts is not None and packet.pts < pts and not packet.is_discard for packet in packets)
+        finally:
+            other.close()
+
+    def _read(self, ledger: Ledger) -> Iterator[Entry]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except (av.error.FFmpegError, OSError) as error:
+                self.read_error = message_of(error)
+                break
+            if not packet.size:
+                continue
+            if packet.is_corrupt and not self.sequential:
+                ledger.feed(packet, "cut off packet")  # decoding it costs good pictures
+                continue
+            ledger.feed(packet)
+            try:
+                pictures = self._stream.decode(packet)
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError as error:
+                ledger.fail(message_of(error))
+                continue
+            for picture in pictures:
+                yield from ledger.take(picture)
+        yield from self._flush(ledger)
+        yield from ledger.finish()
+
+    def _flush(self, ledger: Ledger) -> Iterator[Entry]:
+        nothing = av.Packet()
+        nothing.time_base = self._stream.time_base  # its pictures get it from here
+        for _ in range(MOST_FLUSHES):
+            try:
+                pictures = self._stream.decode(nothing)
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                ledger.fail(message_of(error))
+                continue
+            if not pictures:
+                return
+            for picture in pictures:
+                yield from ledger.take(picture)
+
+
+def seconds_of(pts: int, time_base: Fraction) -> float:
+    return float(pts * time_base)

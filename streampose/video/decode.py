@@ -20,7 +20,7 @@ import av
 
 from streampose.errors import VideoError
 from streampose.video.access import Cursor
-from streampose.video.container import VIDEO_SUFFIXES, check_file
+from streampose.video.container import OPTIONS, VIDEO_SUFFIXES, check_file, choose_stream, message_of
 from streampose.video.decode_decord import DecordReader, open_decord
 from streampose.video.folder import AnimatedWebp, ImageFolder, is_animated_webp
 from streampose.video.frame import Converter, Frame, read_orientation
@@ -32,7 +32,8 @@ from streampose.video.sources import find_videos
 from streampose.video.verdict import Notes, Verdict
 
 __all__ = [
-    "DECODERS", "VIDEO_SUFFIXES", "Frame", "Probe", "TimestampIndex", "Verdict", "Video", "find_videos", "open_video",
+    "DECODERS", "OPTIONS", "VIDEO_SUFFIXES", "Frame", "Probe", "TimestampIndex", "Verdict", "Video", "choose_stream",
+    "find_videos", "message_of", "open_video",
 ]  # fmt: skip
 
 DECODERS = ("pyav", "decord")

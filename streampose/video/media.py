@@ -122,7 +122,8 @@ class MediaFile:
 
     def _flush(self, ledger: Ledger) -> Iterator[Entry]:
         nothing = av.Packet()
-        nothing.time_base = self._stream.time_base  # its pictures get it from here
+        if self._stream.time_base is not None:
+            nothing.time_base = self._stream.time_base  # its pictures get it from here
         for _ in range(MOST_FLUSHES):
             try:
                 pictures = self._stream.decode(nothing)

@@ -1,0 +1,368 @@
+"""Foreground masks under a moving camera: what stays different from the scene when the camera's motion is taken out.
+
+Two pictures of a shot are laid over each other by up to three homographies (a wall, the ground, ...), found by tracking
+corners outside the subjects (RANSAC). A picture of the empty scene is carried along with the camera and kept up to
+date where nobody stands. A pixel is foreground where the frame differs from that scene, and also from the frames soon
+after, laid over it: what differs from the past alone is background that somebody has just left. Whoever stops is kept
+while its outline shows in the frame rather than in the scene.
+
+The source needs some frames of the future: `look_ahead` hands each frame on together with small pictures of the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from streampose.masks.background import fill_holes
+
+LOOK_AHEAD_SECONDS = 0.4
+THRESHOLD = 20.0  # colour distance in grey levels, after what a small misfit explains
+MISFIT = 0.5  # pixels by which the pictures may be laid over each other wrongly
+LEAST_CORNERS, LEAST_INLIERS = 24, 0.25  # else the camera's motion is unknown
+MOST_CORNERS, LEAST_CORNER = 240, 1e-5
+PLANES = 3
+STILL_SECONDS = 1.5  # after which what does not move is taken for background
+LEAST_AREA = 0.0012  # of the picture, of a blob
+SHARPER = 1.2  # a body's outline has stronger edges than what is beside it
+MOST_FOREGROUND = 0.6  # of the picture; more than that is a failure of the alignment
+LOOK_BACK = (1, 2, 4, 8)  # times the look-ahead
+
+
+class Framed(Protocol):
+    """What is needed of a frame."""
+
+    index: int
+
+
+def look_ahead(
+    frames: Iterable[tuple[Any, np.ndarray, bool]], count: int
+) -> Iterator[tuple[Any, np.ndarray, bool, list[np.ndarray]]]:
+    """Add to each (frame, small, cut) the small pictures of the next `count` frames of its shot, in order of time.
+
+    Only `count` frames are held at a time. `cut` says that a cut lies before the frame.
+    """
+    waiting: deque[tuple[Any, np.ndarray, bool]] = deque()
+    for item in frames:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield _with_later(waiting)
+    while waiting:
+        yield _with_later(waiting)
+
+
+def _with_later(waiting: deque[tuple[Any, np.ndarray, bool]]) -> tuple[Any, np.ndarray, bool, list[np.ndarray]]:
+    frame, small, cut = waiting.popleft()
+    later = []
+    for _, picture, cut_before in waiting:
+        if cut_before:
+            break
+        later.append(picture)
+    return frame, small, cut, later
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the background of one picture lies in another: `planes` are homographies (3, 3) from this to the other."""
+
+    planes: list[np.ndarray]
+    inliers: float
+
+
+class MovingForeground:
+    """Tells the foreground of each frame of one shot of a camera that moves.
+
+    Args:
+        fps: of the video; it sets how far ahead and back is looked.
+
+    Attributes:
+        look_ahead: how many later pictures `apply` wants.
+        steady: False where the camera's motion could not be found; that mask is empty.
+    """
+
+    def __init__(self, fps: float):
+        self.look_ahead = int(np.clip(round(LOOK_AHEAD_SECONDS * fps), 2, 24))
+        self.steady = True
+        self._fps = fps
+        self._mask: np.ndarray | None = None
+        self._still: np.ndarray | None = None  # for how many frames each pixel has been foreground without moving
+        self._pictures: dict[int, _Picture] = {}  # of frames to come
+        self._kept: deque[tuple[int, _Picture, np.ndarray]] = deque(maxlen=max(LOOK_BACK))  # number, picture, its mask
+
+    def apply(self, frame: Framed, small: np.ndarray, later: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """Mask of the next frame of the shot.
+
+        Args:
+            small: (h, w, 3) uint8 RGB.
+            later: the small pictures of the frames after it, up to `look_ahead` of them and not beyond the shot.
+
+        Returns:
+            (h, w) uint8, 255 where the foreground is.
+        """
+        now = self._picture(frame.index, small)
+        others = [
+            (self._picture(frame.index + n, later[n - 1]), None) for n in _gaps(self.look_ahead) if n <= len(later)
+        ]
+        futures = [laid for picture, mask in others if (laid := lay_over(now, picture, mask, self._mask)) is not None]
+        kept = [self._kept[-n] for n in LOOK_BACK if n <= len(self._kept)]
+        pasts = [laid for _, picture, mask in kept if (laid := lay_over(now, picture, mask, self._mask)) is not None]
+        self.steady = 2 * (len(futures) + len(pasts)) >= len(others) + len(kept)
+        mask = np.zeros(small.shape[:2], np.uint8)
+        if self.steady:
+            mask = self._foreground(small, pasts, futures)
+            if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size:
+                self.steady, mask = False, np.zeros_like(mask)
+        self._mask = cv2.dilate(mask, np.ones((9, 9), np.uint8))
+        self._pictures = {number: picture for number, picture in self._pictures.items() if number > frame.index}
+        if not self._kept or frame.index - self._kept[-1][0] >= self.look_ahead:
+            self._kept.append((frame.index, now, self._mask))
+        return mask
+
+    def _picture(self, index: int, small: np.ndarray) -> _Picture:
+        if index not in self._pictures:
+            self._pictures[index] = _Picture(small)
+        return self._pictures[index]
+
+    def _foreground(self, small: np.ndarray, pasts: list[_Laid], futures: list[_Laid]) -> np.ndarray:
+        """What neither the frames before nor the frames after explain; (h, w) uint8."""
+        shape = small.shape[:2]
+        if self._still is None:
+            self._still = np.zeros(shape, np.float32)
+        before, known, scene = _vote(small, pasts)
+        after, sure, _ = _vote(small, futures)
+        soon = np.zeros(shape, bool)
+        for laid in futures:
+            soon |= (laid.distance > THRESHOLD) & laid.inside
+        moving = (before | ~known) & soon & (known | sure)
+        still = _open(before & known & ~soon)
+        near = cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        self._still = np.where(still & ~near, self._still + 1, np.where(near, 0, 0.9 * self._still)).astype(np.float32)
+        bodies = _bodies(still, small, scene) & (self._still < STILL_SECONDS * self._fps)
+        return _clean(moving | bodies)
+
+
+def _vote(small: np.ndarray, laid: list[_Laid]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What most pictures laid over this one say.
+
+    Returns:
+        Where it differs from the half of them at least (h, w) bool; where any of them shows the scene (h, w) bool; the
+        scene of the nearest of them in time (h, w, 3) uint8.
+    """
+    differs, there = np.zeros(small.shape[:2], np.float32), np.zeros(small.shape[:2], np.float32)
+    scene = small.copy()
+    for other in reversed(laid):
+        differs += (other.distance > THRESHOLD) & other.inside
+        there += other.inside
+        np.copyto(scene, other.image, where=other.inside[..., None])
+    return differs > 0.5 * there, there > 0, scene
+
+
+class _Picture:
+    """A small picture with its grey values and corners, found once."""
+
+    def __init__(self, image: np.ndarray):
+        self.image = image
+        self.grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        self._corners: np.ndarray | None = None
+
+    def corners(self) -> np.ndarray:
+        """Corners from all parts of the picture, so that a pale floor counts beside a gaudy wall: (N, 1, 2) float32."""
+        if self._corners is None:
+            h, w = self.grey.shape
+            strength = cv2.cornerMinEigenVal(self.grey, 5)
+            around = cv2.blur(strength, (w // 4 | 1, h // 4 | 1))
+            level = strength / (around + 1e-5)
+            level[strength < LEAST_CORNER] = 0
+            found = _peaks(level, max(4, w // 48))
+            self._corners = found
+        return self._corners
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Another picture laid over this one: it (h, w, 3), how far this one is from it (h, w), where it reaches (h, w)."""
+
+    image: np.ndarray
+    distance: np.ndarray
+    inside: np.ndarray
+
+
+def _peaks(strength: np.ndarray, apart: int) -> np.ndarray:
+    """Where a map is highest within `apart` pixels: (N, 1, 2) float32 xy, the highest `MOST_CORNERS`."""
+    around = cv2.dilate(strength, np.ones((2 * apart + 1, 2 * apart + 1), np.uint8))
+    y, x = np.nonzero((strength == around) & (strength > 0))
+    best = np.argsort(-strength[y, x], kind="stable")[:MOST_CORNERS]
+    return np.stack([x[best], y[best]], 1).astype(np.float32)[:, None]
+
+
+def find_motion(now: _Picture, other: _Picture, hidden: np.ndarray | None = None) -> Motion | None:
+    """How the background of a picture lies in another one; None where too few corners agree.
+
+    Args:
+        hidden: (h, w) uint8, non-zero where subjects are, whose corners do not count.
+    """
+    h, w = now.grey.shape
+    corners = now.corners()
+    if hidden is not None:
+        x, y = np.rint(corners[:, 0]).astype(int).T
+        corners = corners[hidden[y, x] == 0]
+    if len(corners) < LEAST_CORNERS:
+        return None
+    found, ok, _ = cv2.calcOpticalFlowPyrLK(now.grey, other.grey, corners, corners.copy(), winSize=(15, 15), maxLevel=3)
+    good = (ok.reshape(-1) == 1) & ((found >= 0) & (found < (w, h))).all(-1).reshape(-1)
+    start, end = corners[good], found[good]
+    total = len(start)
+    planes: list[np.ndarray] = []
+    explained = 0
+    while len(planes) < PLANES and len(start) >= max(12, 0.08 * total) and total >= LEAST_CORNERS:
+        plane, inliers = cv2.findHomography(start, end, cv2.USAC_MAGSAC, 0.8, maxIters=300, confidence=0.99)
+        if plane is None or not _plausible(plane, (w, h)):
+            break
+        inside = inliers.reshape(-1) > 0
+        if planes and not (inside.sum() >= 12 and np.ptp(start[inside, 0, 0]) > 0.5 * w):
+            break  # a second plane must be wide, else it may be a person
+        planes.append(plane)
+        explained += int(inside.sum())
+        start, end = start[~inside], end[~inside]
+    if not planes or explained < LEAST_INLIERS * total:
+        return None
+    return Motion(planes, explained / total)
+
+
+def lay_over(now: _Picture, other: _Picture, others: np.ndarray | None, hidden: np.ndarray | None) -> _Laid | None:
+    """Lay another picture over this one by the background's motion.
+
+    Args:
+        others: (h, w) uint8, subjects in the other picture, where it does not show the scene.
+        hidden: (h, w) uint8, about where the subjects of this one are.
+    """
+    motion = find_motion(now, other, hidden)
+    if motion is None:
+        return None
+    size = (now.image.shape[1], now.image.shape[0])
+    which = _which_plane(now.image, other.image, motion, hidden)
+    image = _warp(other.image, motion.planes, which, size)
+    free = np.full(now.grey.shape, 255, np.uint8) if others is None else 255 - others
+    inside = cv2.erode(_warp(free, motion.planes, which, size), np.ones((3, 3), np.uint8)) > 250
+    return _Laid(image, colour_distance(now.image, image), inside)
+
+
+def colour_distance(image: np.ndarray, other: np.ndarray, reach: int = 1, misfit: float = MISFIT) -> np.ndarray:
+    """Distance of colours that a small misfit does not explain: (h, w, 3) twice -> (h, w) float32.
+
+    Args:
+        reach: pixels around each that are looked at.
+        misfit: the part of the way to their extremes that is allowed for.
+    """
+    base, around = np.asarray(other, np.float32), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    high = base + misfit * (cv2.dilate(base, around) - base)
+    low = base + misfit * (cv2.erode(base, around) - base)
+    now = image.astype(np.float32)
+    beyond = np.maximum(np.maximum(now - high, low - now), 0)
+    distance = cv2.sqrt(cv2.transform(beyond * beyond, np.ones((1, 3), np.float32)))
+    return cv2.blur(distance, (3, 3))
+
+
+def _which_plane(image: np.ndarray, other: np.ndarray, motion: Motion, hidden: np.ndarray | None) -> np.ndarray:
+    """Number of the plane that fits best around each pixel, subjects left out: (h, w)."""
+    h, w = image.shape[:2]
+    if len(motion.planes) == 1:
+        return np.zeros((h, w), np.uint8)
+    seen = np.ones((h, w), np.float32) if hidden is None else (hidden == 0).astype(np.float32)
+    total = cv2.blur(seen, (15, 15)) + 1e-3
+    costs = []
+    for plane in motion.planes:
+        laid = cv2.warpPerspective(other, plane, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        difference = cv2.transform(cv2.absdiff(image, laid), np.full((1, 3), 1 / 3, np.float32)).astype(np.float32)
+        costs.append(cv2.blur(np.minimum(difference, 40) * seen, (15, 15)) / total + 0.5 * len(costs))
+    return np.argmin(costs, 0).astype(np.uint8)
+
+
+def _warp(image: np.ndarray, planes: list[np.ndarray], which: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image of the other picture as seen from this one; 0 where it does not reach."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    out = cv2.warpPerspective(image, planes[0], size, flags=flags)
+    for number, plane in enumerate(planes[1:], 1):
+        part = which == number
+        if part.any():
+            out[part] = cv2.warpPerspective(image, plane, size, flags=flags)[part]
+    return np.asarray(out)
+
+
+def _plausible(plane: np.ndarray, size: tuple[int, int]) -> bool:
+    """Whether a homography is one of a camera's small motion: the picture keeps its form and about its place."""
+    w, h = size
+    corners = np.array([[[0, 0], [w, 0], [w, h], [0, h]]], np.float32)
+    moved = cv2.perspectiveTransform(corners, plane)[0]
+    if not np.isfinite(moved).all() or not cv2.isContourConvex(moved.astype(np.float32)):
+        return False
+    area = cv2.contourArea(moved.astype(np.float32)) / (w * h)
+    return 0.5 < area < 2.0 and float(np.abs(moved.mean(0) - (w / 2, h / 2)).max()) < 0.5 * max(w, h)
+
+
+def _gaps(most: int) -> list[int]:
+    return sorted({max(1, round(most / 2)), most})
+
+
+def _clean(raw: np.ndarray) -> np.ndarray:
+    """Remove specks, close gaps and fill holes: (h, w) bool -> (h, w) uint8 0/255."""
+    mask = cv2.medianBlur(raw.astype(np.uint8) * 255, 5)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))).astype(
+        np.uint8
+    )
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    keep = statistics[:, cv2.CC_STAT_AREA] >= max(20, LEAST_AREA * mask.size)
+    keep[0] = False
+    return fill_holes(keep.astype(np.uint8)[labels] * np.uint8(255), 0.004 * mask.size)
+
+
+def _open(mask: np.ndarray) -> np.ndarray:
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+
+
+def _bodies(still: np.ndarray, image: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Tell who stands still from who has left, among what differs from the scene but not from the frames to come.
+
+    The outline of a body shows in the frame; that of a ghost shows in the scene.
+
+    Returns:
+        The bodies, (h, w) bool.
+    """
+    count, labels = cv2.connectedComponents(still.astype(np.uint8), connectivity=8)
+    if count == 1:
+        return still
+    outline = still & (cv2.erode(still.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    beside = (cv2.dilate(still.astype(np.uint8), np.ones((11, 11), np.uint8)) > 0) & ~(
+        cv2.dilate(outline.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    )
+    near = cv2.dilate(labels.astype(np.float32), np.ones((11, 11), np.uint8)).astype(np.int32)
+    edges = [_edges(picture) for picture in (image, scene)]
+    now, then = (_means(edge, labels, outline, count) for edge in edges)
+    texture = _means(edges[0], near, beside, count)
+    unexplained = colour_distance(image, scene, 2, 1.0) > THRESHOLD
+    area = np.bincount(labels[still], minlength=count)
+    body = (
+        (now > then)
+        & (now > SHARPER * texture)
+        & (np.bincount(labels[still & unexplained], minlength=count) > 0.4 * area)
+    )
+    body[0] = False
+    return np.asarray(body[labels])
+
+
+def _means(values: np.ndarray, labels: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
+    """Mean of an image over the pixels of each label: (count,)."""
+    number = labels[where]
+    return np.bincount(number, values[where], minlength=count) / np.maximum(np.bincount(number, minlength=count), 1)
+
+
+def _edges(image: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(np.clip(image, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    x, y = (cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx) for dx in (1, 0))
+    return cv2.dilate(cv2.magnitude(x, y), np.ones((3, 3), np.uint8))

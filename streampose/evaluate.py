@@ -108,6 +108,12 @@ def evaluate(
         reader = StoreReader(Path("store.zarr") if store is None else store)
         predictor = load_predictor(model, runtime, precision)
         skeleton, padding = predictor.skeleton, predictor.padding
+        margin = float(reader.attributes.get("margin", padding))
+        if margin != padding:
+            logger.warning(
+                "%s: its crops have a margin of %g, the model was trained with %g", reader.path, margin, padding
+            )
+            padding = margin  # where the boxes are compared with the truth's
         found = list(predict_clips(predictor.predict_crops, predictor.input_size, skeleton, reader))
         if not found:
             raise StoreError(f"{reader.path}: no clips in it; ingest videos that show a subject first")

@@ -31,7 +31,6 @@ from streampose.training.checkpoint import find_checkpoint
 OPSET = 17
 PARITY_CROPS = 8
 PARITY_PX = {"f32": 0.1, "bf16": 2.0}  # largest difference to eager PyTorch in crop pixels
-PADDING = MARGIN  # of the boxes, where a run does not say
 
 
 def export(
@@ -75,7 +74,7 @@ def export(
         raise TrainingError(f"{checkpoint}: does not fit the run's config.yaml ({message})") from None
     bundle, parity_px = export_detector(
         detector, skeleton, input_size, out,
-        padding=float(settings.get("padding", PADDING)), method=str(settings["method"]), preset=settings["preset"],
+        padding=float(settings.get("padding", MARGIN)), method=str(settings["method"]), preset=settings["preset"],
         provenance={"run": str(run_dir), "step": int(checkpoint.name.removeprefix("step_"))},
         metrics=metrics, runtime=runtime, precision=precision,
     )  # fmt: skip
@@ -93,7 +92,7 @@ def export_detector(
     input_size: int,
     out: Path,
     *,
-    padding: float = PADDING,
+    padding: float = MARGIN,
     method: str = "",
     preset: str = "",
     provenance: dict[str, Any] | None = None,

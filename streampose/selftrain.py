@@ -25,13 +25,14 @@ from streampose.config import Strict, load_config, load_skeleton, read_yaml, ske
 from streampose.console import logger
 from streampose.errors import BundleError, ConfigError, StoreError, TrainingError
 from streampose.evaluate import Predict, measure_label_free, predict_clips
-from streampose.export import PADDING, export
+from streampose.export import export
 from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
 from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
+from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
 from streampose.training.engine import Task, TrainResult, train
@@ -240,7 +241,7 @@ def write_run(
         "method": method,
         "preset": getattr(settings, "detector", preset),  # the size of the network, which the export builds again
         "input_size": getattr(settings, "input_size", reader.crop_size),
-        "padding": float(reader.attributes.get("padding", PADDING)),
+        "padding": float(reader.attributes.get("margin", MARGIN)),
         "seed": seed,
         "store": str(reader.path),
         "init": None if init is None else str(init),

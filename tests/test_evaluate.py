@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def scene(tmp_path_factory):
     )  # fmt: skip
     write_truth(folder / "walk.truth.npz", truth)
     store = folder / "store.zarr"
-    create_store(store, HUMAN, crop_size=CROP)
+    create_store(store, HUMAN, crop_size=CROP, margin=PADDING)
     clips = []
     for subject in (1, 0):  # the clips are not in the order of the subjects
         writer = ClipWriter(store, f"walk-{subject}", source="videos/walk.mp4", fps=25)
@@ -191,6 +192,19 @@ def test_the_verb_measures_a_bundle_and_writes_a_report(scene, walker_bundle, tm
     assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == result
     assert "left_wrist" in (tmp_path / "report" / "report.html").read_text()
     assert (tmp_path / "report" / "predictions.png").stat().st_size > 10_000
+
+
+def test_boxes_are_compared_with_the_margin_that_the_crops_were_cut_with(scene, walker_bundle, tmp_path, caplog):
+    store, folder, _ = scene
+    evaluate(store=store, truth=folder, model=walker_bundle, runtime="onnx")
+    assert "margin" not in caplog.text  # the bundle was trained with the same
+    other = tmp_path / "other.zarr"
+    shutil.copytree(store, other)
+    text = (other / "zarr.json").read_text()
+    assert f'"margin": {PADDING}' in text
+    (other / "zarr.json").write_text(text.replace(f'"margin": {PADDING}', '"margin": 0.4'))
+    evaluate(store=other, truth=folder, model=walker_bundle, runtime="onnx")
+    assert f"margin of 0.4, the model was trained with {PADDING}" in caplog.text
 
 
 def test_without_truth_the_label_free_metrics_are_there(scene, walker_bundle, tmp_path):

@@ -47,7 +47,7 @@ def one_thread():
 def make_store(folder: Path, frames: int = FRAMES) -> Path:
     """A person of capsules that walks, on noise."""
     store, rng = folder / "store.zarr", np.random.default_rng(0)
-    create_store(store, HUMAN, crop_size=CROP)
+    create_store(store, HUMAN, crop_size=CROP, margin=0.13)
     pose = np.zeros((17, 2))
     for bone in HUMAN.bones:
         pose[bone.child] = pose[bone.parent] + bone.length * np.array(bone.direction[:2])
@@ -90,6 +90,7 @@ def test_the_run_folder_and_the_result(trained):
     run = Path(result["run"])
     assert run.parent == folder / "runs" and run.name.endswith("-mask") and run.name[:8].isdigit()
     config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["padding"] == load_bundle(result["bundle"]).padding == 0.13  # as the store's crops were cut
     assert config["method"] == "mask" and config["seed"] == 3 and config["settings"]["silhouette"]["steps"] == 4
     assert skeleton_from_dict(config["skeleton"]) == HUMAN
     assert len(read_log(run / "log.jsonl")) > 0

@@ -49,14 +49,19 @@ SEGMENT_ARRAYS: dict[str, tuple[str, Any]] = {
 }
 
 
-def create_store(path: Path, skeleton: Skeleton, *, crop_size: int, codec: str = DEFAULT_CODEC) -> dict[str, Any]:
+def create_store(
+    path: Path, skeleton: Skeleton, *, crop_size: int, margin: float | None = None, codec: str = DEFAULT_CODEC
+) -> dict[str, Any]:
     """Make an empty store, or open the one that is there and check that it is made for the same thing.
+
+    Args:
+        margin: how much is kept free around the subject in the crops, as a share of its longer side.
 
     Returns:
         The store's attributes.
 
     Raises:
-        StoreError: something else lies there, or the store has another skeleton or crop size, or is newer.
+        StoreError: something else lies there, or the store has another skeleton, crop size or margin, or is newer.
     """
     path = Path(path)
     if codec not in CODECS:
@@ -66,6 +71,7 @@ def create_store(path: Path, skeleton: Skeleton, *, crop_size: int, codec: str =
             "streampose_schema": SCHEMA_VERSION,
             "skeleton": skeleton_to_dict(skeleton),
             "crop_size": crop_size,
+            **({} if margin is None else {"margin": margin}),
             "codec": codec,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -85,6 +91,11 @@ def create_store(path: Path, skeleton: Skeleton, *, crop_size: int, codec: str =
         raise StoreError(
             f"{path}: holds crops of {attributes['crop_size']} pixels, not {crop_size}; "
             f"name another --store or give --crop-size {attributes['crop_size']}"
+        )
+    if margin is not None and attributes.get("margin", margin) != margin:
+        raise StoreError(
+            f"{path}: holds crops with a margin of {attributes['margin']:g}, this version cuts them with {margin:g}; "
+            "name another --store"
         )
     return attributes
 

@@ -137,6 +137,15 @@ def test_another_skeleton_or_size_is_refused(store):
     assert create_store(store, SKELETON, crop_size=SIZE)["crop_size"] == SIZE
 
 
+def test_the_margin_of_the_crops_is_kept_and_another_one_refused(store, tmp_path):
+    path = tmp_path / "tight.zarr"
+    assert create_store(path, SKELETON, crop_size=SIZE, margin=0.1)["margin"] == 0.1
+    assert create_store(path, SKELETON, crop_size=SIZE)["margin"] == 0.1
+    with pytest.raises(StoreError, match=r"margin of 0\.1, .* 0\.2"):
+        create_store(path, SKELETON, crop_size=SIZE, margin=0.2)
+    assert "margin" not in create_store(store, SKELETON, crop_size=SIZE, margin=0.2)  # an older one does not say
+
+
 def test_a_store_that_a_crash_left_unborn_is_made_again(store):
     (store / "zarr.json").unlink()
     assert create_store(store, SKELETON, crop_size=32)["crop_size"] == 32

@@ -19,6 +19,8 @@ SHIFT = 4  # OpenCV draws at 1/16 pixel
 def render_skeletons(xy: np.ndarray, size_px: np.ndarray, skeleton: Skeleton, size: int) -> np.ndarray:
     """The silhouette that keypoints stand for: a capsule a bone, and one along each line of the trunk's outline.
 
+    A capsule ends `reach` radii beyond the bone's end: hands reach further than the wrist, a head's top is its end.
+
     Args:
         xy: (N, K, 2) crop pixels; a bone with a NaN end is not drawn.
         size_px: (N,) the subject's size in crop pixels, which the radii of the bones are relative to.
@@ -30,14 +32,15 @@ def render_skeletons(xy: np.ndarray, size_px: np.ndarray, skeleton: Skeleton, si
     radius = np.full(skeleton.num_joints, np.inf)
     for bone in skeleton.bones:
         radius[[bone.parent, bone.child]] = np.minimum(radius[[bone.parent, bone.child]], bone.radius)
-    lines = [(bone.parent, bone.child, bone.radius) for bone in skeleton.bones]
+    lines = [(bone.parent, bone.child, bone.radius, bone.reach) for bone in skeleton.bones]
     # Lines that the cascade adds between shoulders and hips belong to the flesh of the trunk.
-    lines += [(a, b, max(radius[a], radius[b])) for a, b in skeleton.connections.get("tight", ())]
+    lines += [(a, b, max(radius[a], radius[b]), 1.0) for a, b in skeleton.connections.get("tight", ())]
     masks = np.zeros((len(xy), size, size), np.uint8)
     for mask, points, scale in zip(masks, xy, size_px, strict=True):
-        for a, b, thickness in lines:
+        for a, b, thickness, reach in lines:
             if np.isfinite(points[[a, b]]).all():
-                _capsule(mask, points[a], points[b], thickness * float(scale))
+                half = thickness * float(scale)
+                _capsule(mask, points[a], _tip(points[a], points[b], (reach - 1) * half), half)
     return masks
 
 
@@ -137,6 +140,12 @@ def subject_sizes(masks: np.ndarray, boxes: np.ndarray, pts_seconds: np.ndarray)
     last = np.searchsorted(pts_seconds, pts_seconds + SIZE_WINDOW_SECONDS, side="right")
     sizes = [np.percentile(pixels[a:b], 90) for a, b in zip(first, last, strict=True)]
     return np.maximum(np.array(sizes, float).reshape(len(masks)), 1.0)
+
+
+def _tip(a: np.ndarray, b: np.ndarray, further: float) -> np.ndarray:
+    """The point so far beyond b as seen from a; where it is before b, not before a."""
+    length = float(np.hypot(*(b - a)))
+    return b if length < 1e-6 else b + (b - a) / length * max(further, -length)
 
 
 def _capsule(mask: np.ndarray, a: np.ndarray, b: np.ndarray, radius: float) -> None:

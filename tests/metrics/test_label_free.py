@@ -39,6 +39,18 @@ def test_bones_are_drawn_as_capsules_of_their_radius(a, b):
     assert mask_iou(drawn, capsule(a, b, 6.0, 64)[None])[0] > 0.9
 
 
+@pytest.mark.parametrize(("reach", "end"), [(0, 40), (1, 46), (2.5, 55)])
+def test_flesh_ends_where_the_bone_reaches_to(reach, end):
+    values = {"name": "stick", "root": "a", "joints": ["a", "b"], "torso": ["a", "b"]}
+    bone = {"joints": ["a", "b"], "length": 0.8, "radius": 0.1, "reach": reach}
+    skeleton = skeleton_from_dict({**values, "bones": [bone]})
+    (drawn,) = render_skeletons(np.array([[[30.0, 12.0], [30.0, 40.0]]]), np.array([60.0]), skeleton, 64)
+    assert np.flatnonzero(drawn.any(1)).max() == pytest.approx(end, abs=1)
+    assert np.flatnonzero(drawn.any(1)).min() == pytest.approx(6, abs=1)
+    (short,) = render_skeletons(np.array([[[30.0, 12.0], [30.0, 13.0]]]), np.array([60.0]), skeleton, 64)
+    assert np.flatnonzero(short.any(1)).max() >= 17  # the flesh of a bone seen from its end stays around its start
+
+
 def test_a_bone_with_a_missing_end_is_not_drawn():
     assert not render_skeletons(np.array([[[np.nan, 3], [20, 20]]]), np.array([60.0]), STICK, 64).any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def walker_bundle(tmp_path_factory) -> Path:
         input_size=SIZE, padding=PADDING, method="shirt", preset="tiny", provenance={},
     )  # fmt: skip
     return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; the test is skipped where there is none."""
+    folder = Path(os.environ.get("STREAMPOSE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data is not here; set STREAMPOSE_DATA to its folder")
+    return folder
 
 
 def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:

@@ -1,0 +1,141 @@
+"""Lenses both ways: from ideal to seen points and back, for OpenCV's pinhole and fisheye models, vectorised in numpy.
+
+"Normalised" coordinates are x/z and y/z in the camera frame. NaN goes in and comes out as NaN; so does a point that
+the lens model cannot have made (beyond the bend of its polynomial).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streampose.geometry.project import camera_from_world
+from streampose.structures import Camera
+
+TOLERANCE = 1e-7  # normalised; a found point must distort back to within this
+STEP = 1e-6  # normalised; for slopes
+MAX_ANGLE = np.pi / 2 - 1e-4  # a fisheye ray further out has no place in a pinhole image
+
+
+def distort(normalised: np.ndarray, distortion: np.ndarray, fisheye: bool = False) -> np.ndarray:
+    """What the lens makes of ideal normalised coordinates: (..., 2) -> (..., 2).
+
+    Args:
+        distortion: (D,) coefficients k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4]]]; fisheye: k1 k2 k3 k4; empty for none.
+
+    Raises:
+        ValueError: a number of coefficients that the model does not have, or a tilted sensor.
+
+    Source: the pinhole and fisheye camera models of OpenCV's calib3d.
+    """
+    xy = np.asarray(normalised, float)
+    if not np.any(distortion) and not fisheye:
+        return xy
+    if fisheye:
+        radius = np.linalg.norm(xy, axis=-1, keepdims=True)
+        bent = _bend(np.arctan(radius), _fisheye_terms(distortion))
+        return xy * np.divide(bent, radius, out=np.ones_like(radius), where=radius != 0)  # NaN stays NaN
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = _pinhole_terms(distortion)
+    x, y = xy[..., 0], xy[..., 1]
+    r2 = x * x + y * y
+    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    return np.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
+        ],
+        -1,
+    )
+
+
+def undistort(seen: np.ndarray, distortion: np.ndarray, fisheye: bool = False, iterations: int = 25) -> np.ndarray:
+    """Ideal normalised coordinates of seen ones, the inverse of `distort` by Newton's method: (..., 2) -> (..., 2).
+
+    Returns:
+        NaN where no ideal point is seen there.
+    """
+    seen = np.asarray(seen, float)
+    if fisheye:
+        return _undistort_fisheye(seen, _fisheye_terms(distortion), iterations)
+    if not np.any(distortion):
+        return seen
+    ideal, along_x, along_y = seen, np.array([STEP, 0.0]), np.array([0.0, STEP])
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            miss = seen - distort(ideal, distortion)
+            if not np.nanmax(np.abs(miss), initial=0.0) > TOLERANCE * 1e-5:
+                break
+            dx = (distort(ideal + along_x, distortion) - distort(ideal - along_x, distortion)) / (2 * STEP)
+            dy = (distort(ideal + along_y, distortion) - distort(ideal - along_y, distortion)) / (2 * STEP)
+            determinant = dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0]
+            ideal = ideal + np.stack(
+                [
+                    (miss[..., 0] * dy[..., 1] - miss[..., 1] * dy[..., 0]) / determinant,
+                    (miss[..., 1] * dx[..., 0] - miss[..., 0] * dx[..., 1]) / determinant,
+                ],
+                -1,
+            )
+        found = np.abs(seen - distort(ideal, distortion)).max(-1, keepdims=True) < TOLERANCE
+    return np.where(found, ideal, np.nan)
+
+
+def project(points: np.ndarray, camera: Camera) -> np.ndarray:
+    """Pixels at which a camera sees world points, lens included: (..., 3) -> (..., 2); NaN behind the camera."""
+    x_cam = camera_from_world(np.asarray(points, float), camera.R, camera.t)
+    z = x_cam[..., 2:3]
+    return _to_pixels(distort(x_cam[..., :2] / np.where(z > 0, z, np.nan), camera.distortion, camera.fisheye), camera.K)
+
+
+def undistort_pixels(pixels: np.ndarray, camera: Camera) -> np.ndarray:
+    """Pixels as an ideal lens with the same K would have seen them: (..., 2) -> (..., 2)."""
+    return _to_pixels(undistort(_to_normalised(pixels, camera.K), camera.distortion, camera.fisheye), camera.K)
+
+
+def distort_pixels(pixels: np.ndarray, camera: Camera) -> np.ndarray:
+    """Where the camera's lens puts the pixels of an ideal lens: the inverse of `undistort_pixels`."""
+    return _to_pixels(distort(_to_normalised(pixels, camera.K), camera.distortion, camera.fisheye), camera.K)
+
+
+def _to_pixels(normalised: np.ndarray, K: np.ndarray) -> np.ndarray:
+    return normalised @ K[:2, :2].T + K[:2, 2]
+
+
+def _to_normalised(pixels: np.ndarray, K: np.ndarray) -> np.ndarray:
+    inverse = np.linalg.inv(K)
+    return np.asarray(pixels, float) @ inverse[:2, :2].T + inverse[:2, 2]
+
+
+def _bend(angle: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    square = angle * angle
+    k1, k2, k3, k4 = terms
+    return angle * (1 + square * (k1 + square * (k2 + square * (k3 + square * k4))))
+
+
+def _undistort_fisheye(seen: np.ndarray, terms: np.ndarray, iterations: int) -> np.ndarray:
+    radius = np.linalg.norm(seen, axis=-1, keepdims=True)
+    powers = np.array([3.0, 5.0, 7.0, 9.0]) * terms
+    angle = np.minimum(radius, MAX_ANGLE)
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            square = angle * angle
+            slope = 1 + square * (powers[0] + square * (powers[1] + square * (powers[2] + square * powers[3])))
+            angle = np.clip(angle - (_bend(angle, terms) - radius) / slope, 0, MAX_ANGLE)
+        found = np.abs(_bend(angle, terms) - radius) < TOLERANCE
+        scale = np.where(radius > 0, np.tan(angle) / radius, 1.0)
+    return np.where(found, seen * scale, np.nan)
+
+
+def _pinhole_terms(distortion: np.ndarray) -> np.ndarray:
+    values = np.ravel(np.asarray(distortion, float))
+    if len(values) == 14 and not values[12:].any():
+        values = values[:12]
+    if len(values) not in (4, 5, 8, 12):
+        tilted = " with a tilted sensor" if len(values) == 14 else ""
+        raise ValueError(f"{len(values)} distortion coefficients{tilted}; a pinhole lens has 4, 5, 8 or 12")
+    return np.pad(values, (0, 12 - len(values)))
+
+
+def _fisheye_terms(distortion: np.ndarray) -> np.ndarray:
+    values = np.ravel(np.asarray(distortion, float))
+    if len(values) not in (0, 4):
+        raise ValueError(f"{len(values)} distortion coefficients; a fisheye lens has 4 (k1 k2 k3 k4)")
+    return np.pad(values, (0, 4 - len(values)))

@@ -1,0 +1,343 @@
+"""Time offsets between the cameras of one recording: from their sound, from what moves, or from their clocks.
+
+Each pair of videos is measured on its own; the offsets are the weighted least-squares answer to all pairs, and what is
+left over is the check: measurements that contradict each other cannot all be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import correlate, correlation_lags
+
+from streampose.console import logger
+from streampose.errors import ConfigError, VideoError
+from streampose.video.decode import open_video
+
+METHODS = ("auto", "audio", "motion", "timestamps")
+OPTIONS = {"protocol_whitelist": "file"}  # a file may not make us open other addresses
+AUDIO_RATE = 16000
+LONGEST_SECONDS = 1800.0  # of each video that is looked at: enough to be sure, and memory stays flat
+MOTION_SIZE = (96, 54)
+MOTION_RATE = 200.0  # of the grid on which motion energies are compared
+LEAST_OVERLAP = 0.3  # of the shorter video
+SURE = 0.5  # a confidence below it is warned about
+
+
+@dataclass(frozen=True)
+class Offset:
+    """What to add to a video's timestamps to get the time of the first video.
+
+    Attributes:
+        seconds: 0 for the first video.
+        confidence: in [0, 1]; how far the best match stands above the next one. Below 0.5 it should not be trusted.
+        contradiction_seconds: how far the measurements with the other videos lie from this answer at most.
+        uncertainty_seconds: what the method can resolve.
+        method: `audio`, `motion` or `timestamps`.
+    """
+
+    seconds: float
+    confidence: float
+    contradiction_seconds: float
+    uncertainty_seconds: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What of a video is compared: values on an even grid of time, `rate` a second, the first at `start_seconds`."""
+
+    values: np.ndarray
+    rate: float
+    start_seconds: float
+    resolution_seconds: float
+
+
+def find_offsets(
+    videos: Sequence[Path], method: str = "auto", *, max_offset_seconds: float | None = None
+) -> list[Offset]:
+    """Offsets of the videos against the first.
+
+    Args:
+        method: `audio`, `motion`, `timestamps`, or `auto`: audio where all have sound and it is sure, else motion.
+        max_offset_seconds: offsets beyond it are not looked for; None for any that leave enough overlap.
+
+    Returns:
+        one for each video.
+
+    Raises:
+        ConfigError: an unknown method, or a video that lacks what the method needs (sound, a clock, two frames).
+        VideoError: a video that cannot be read.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"synchronise: {method!r} is not known; choose from {', '.join(METHODS)}")
+    if method == "auto":
+        try:
+            by_audio = find_offsets(videos, "audio", max_offset_seconds=max_offset_seconds)
+            if min(offset.confidence for offset in by_audio) >= SURE:
+                return by_audio
+            logger.info("synchronise: the sound is not sure enough; taking what moves")
+        except ConfigError as error:
+            logger.info(f"synchronise: {error}; taking what moves")
+        return find_offsets(videos, "motion", max_offset_seconds=max_offset_seconds)
+    if method == "timestamps":
+        return _from_clocks(videos)
+    read = read_audio if method == "audio" else read_motion
+    match = match_audio if method == "audio" else match_motion
+    signals = [read(video) for video in videos]
+    pairs = {(i, j): match(signals[i], signals[j], max_offset_seconds) for i, j in combinations(range(len(videos)), 2)}
+    resolution = max(signal.resolution_seconds for signal in signals)
+    return solve_offsets(len(videos), pairs, method, resolution)
+
+
+def read_audio(video: Path) -> Signal:
+    """The sound of a video as one channel at 16 kHz, on the time of its pictures.
+
+    Raises:
+        ConfigError: no sound.
+        VideoError: the file cannot be read.
+    """
+    chunks: list[np.ndarray] = []
+    start, filled = None, 0
+    try:
+        with av.open(str(video), options=OPTIONS, metadata_errors="replace") as container:
+            if not container.streams.audio:
+                raise ConfigError(f"{video}: no sound to synchronise by; choose motion")
+            resampler = av.AudioResampler(format="flt", layout="mono", rate=AUDIO_RATE)
+            for frame in container.decode(container.streams.audio[0]):
+                if start is None:
+                    start = float(frame.time or 0.0)
+                at = filled if frame.time is None else round((float(frame.time) - start) * AUDIO_RATE)
+                for piece in resampler.resample(frame):
+                    samples = piece.to_ndarray().ravel()
+                    if at > filled + AUDIO_RATE // 50:  # a hole in the sound stays a hole, or all after it shifts
+                        chunks.append(np.zeros(at - filled, np.float32))
+                        filled = at
+                    chunks.append(samples)
+                    filled += len(samples)
+                if filled > LONGEST_SECONDS * AUDIO_RATE:
+                    break
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(f"{video}: its sound cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    values = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+    if len(values) < AUDIO_RATE // 10 or not np.any(values):
+        raise ConfigError(f"{video}: its sound is silent; choose motion")
+    return Signal(values, AUDIO_RATE, start or 0.0, 0.001)
+
+
+def read_motion(video: Path) -> Signal:
+    """How much of the picture changes from frame to frame, on an even grid of time.
+
+    The square root of the share of light that changed; brightness jumps of the whole picture (lamps, exposure) are
+    taken out first.
+
+    Raises:
+        ConfigError: fewer than three frames.
+        VideoError: the file cannot be read.
+    """
+    times, energies, before = [], [], None
+    with open_video(video, size=MOTION_SIZE, threads=1) as opened:
+        frame_seconds = 1 / opened.probe.fps
+        for frame in opened.frames():
+            picture = cv2.GaussianBlur(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
+            if before is not None:
+                change = picture - before
+                change = np.abs(change - np.median(change))
+                energies.append(np.sqrt(np.maximum(change - 2.0, 0).mean()))  # 2 of 255: noise of the sensor
+                times.append(frame.pts_seconds)
+            before = picture
+            if frame.pts_seconds > LONGEST_SECONDS:
+                break
+    if len(times) < 2:
+        raise ConfigError(f"{video}: too short to synchronise by motion ({len(times) + 1} frames)")
+    # The change belongs to the time between two frames; cameras of other rates then agree.
+    middle = np.array(times) - frame_seconds / 2
+    grid = np.arange(middle[0], middle[-1], 1 / MOTION_RATE)
+    return Signal(np.interp(grid, middle, np.array(energies)), MOTION_RATE, float(grid[0]), frame_seconds)
+
+
+def match_audio(first: Signal, second: Signal, max_offset_seconds: float | None = None) -> tuple[float, float]:
+    """Offset of the second video against the first by sound, and its confidence.
+
+    Generalised cross-correlation with phase transform, so that echoes and unlike microphones matter little.
+
+    Source: Knapp & Carter, "The generalized correlation method for estimation of time delay", 1976.
+    """
+    a, b = first.values, second.values
+    length = 1 << int(np.ceil(np.log2(len(a) + len(b))))
+    cross = np.fft.rfft(a, length) * np.conj(np.fft.rfft(b, length))
+    strength = np.abs(cross)
+    cross /= strength + 1e-3 * strength.mean() + 1e-30
+    frequency = np.fft.rfftfreq(length, 1 / first.rate)
+    cross[(frequency < 80) | (frequency > 6000)] = 0  # rumble, and what codecs make up
+    score = np.fft.irfft(cross, length)
+    lags = np.arange(length)
+    lags = np.where(lags < len(a), lags, lags - length)
+    allowed = (lags > -len(b)) & (lags < len(a))
+    return _best_lag(score, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.02)
+
+
+def match_motion(first: Signal, second: Signal, max_offset_seconds: float | None = None) -> tuple[float, float]:
+    """Offset of the second video against the first by what moves, and its confidence.
+
+    The correlation coefficient of both energies, less their slow parts, over the overlap at each lag.
+    """
+    a, b = (_highpass(signal.values, signal.rate) for signal in (first, second))
+    lags = correlation_lags(len(a), len(b))
+    ones_a, ones_b = np.ones_like(a), np.ones_like(b)
+
+    def sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return correlate(x, y, method="fft")
+
+    count = np.maximum(sums(ones_a, ones_b), 1.0)
+    sum_a, sum_b = sums(a, ones_b), sums(ones_a, b)
+    covariance = sums(a, b) - sum_a * sum_b / count
+    spread_a = np.maximum(sums(a * a, ones_b) - sum_a**2 / count, 0)
+    spread_b = np.maximum(sums(ones_a, b * b) - sum_b**2 / count, 0)
+    floor = 1e-6 * np.sqrt(max(float(np.sum(a * a) * np.sum(b * b)), 1e-30))
+    coefficient = covariance / np.maximum(np.sqrt(spread_a * spread_b), floor)
+    coefficient *= np.sqrt(
+        np.minimum(count / min(len(a), len(b)), 1.0)
+    )  # a chance match over a short overlap counts less
+    allowed = count >= LEAST_OVERLAP * min(len(a), len(b))
+    return _best_lag(coefficient, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.5)
+
+
+def solve_offsets(
+    count: int, pairs: dict[tuple[int, int], tuple[float, float]], method: str, resolution_seconds: float
+) -> list[Offset]:
+    """Offsets of all videos from those of their pairs, weighted by confidence, with what contradicts them.
+
+    Args:
+        pairs: (i, j) -> (offset of j against i in seconds, confidence).
+    """
+    if count == 1:
+        return [Offset(0.0, 1.0, 0.0, 0.0, method)]
+    rows, targets, weights = [], [], []
+    for (i, j), (seconds, confidence) in pairs.items():
+        row = np.zeros(count)
+        row[j], row[i] = 1.0, -1.0
+        rows.append(row)
+        targets.append(seconds)
+        weights.append(max(confidence, 1e-3))
+    system, target, weight = np.array(rows), np.array(targets), np.array(weights)
+    solution = np.zeros(count)
+    for _ in range(10):  # reweighted: one wrong pair must not pull the others
+        left = system[:, 1:] * weight[:, None]
+        solution[1:] = np.linalg.lstsq(left, target * weight, rcond=None)[0]
+        miss = np.abs(system @ solution - target)
+        weight = np.array(weights) / (1 + (miss / max(resolution_seconds, 1e-3)) ** 2)
+    miss = np.abs(system @ solution - target)
+    offsets = []
+    for video in range(count):
+        mine = np.flatnonzero(system[:, video])
+        agree = [k for k in mine if miss[k] <= max(2 * resolution_seconds, 1e-3)]
+        confidence = max((weights[k] for k in agree), default=0.0)
+        offsets.append(Offset(float(solution[video]), confidence, float(miss[mine].max()), resolution_seconds, method))
+    return offsets
+
+
+def describe_offsets(names: Sequence[str], offsets: Sequence[Offset]) -> list[str]:
+    """One line a video for a person, with a warning in those that should not be trusted."""
+    lines = []
+    for number, (name, offset) in enumerate(zip(names, offsets, strict=True)):
+        if number == 0:
+            lines.append(f"{name}: time 0, the others are measured against it ({offset.method})")
+            continue
+        line = f"{name}: {offset.seconds:+.3f} s by {offset.method}, confidence {offset.confidence:.2f}"
+        if offset.confidence < SURE:
+            line += "; NOT SURE: look at it, or give offset_seconds yourself"
+        elif offset.contradiction_seconds > max(2 * offset.uncertainty_seconds, 0.002):
+            line += f"; another pair of videos contradicts it by {offset.contradiction_seconds:.3f} s"
+        lines.append(line)
+    return lines
+
+
+def _highpass(values: np.ndarray, rate: float) -> np.ndarray:
+    slow = uniform_filter1d(values, max(3, int(2 * rate)), mode="nearest")
+    return uniform_filter1d(values - slow, max(1, int(0.03 * rate)))
+
+
+def _best_lag(
+    score: np.ndarray,
+    lags: np.ndarray,
+    allowed: np.ndarray,
+    first: Signal,
+    second: Signal,
+    max_offset_seconds: float | None,
+    apart_seconds: float,
+) -> tuple[float, float]:
+    """Seconds and confidence of the highest score; a sample at lag L of the first is sample 0 of the second."""
+    seconds = lags / first.rate + first.start_seconds - second.start_seconds
+    if max_offset_seconds is not None:
+        allowed = allowed & (np.abs(seconds) <= max_offset_seconds)
+    if not allowed.any():
+        return 0.0, 0.0
+    candidates = np.where(allowed, score, -np.inf)
+    best = int(np.argmax(candidates))
+    near = np.abs(seconds - seconds[best]) < apart_seconds
+    rivals = candidates[~near & allowed]
+    rival = float(max(rivals.max(initial=0.0), 0.0))
+    peak = float(score[best])
+    confidence = float(np.clip((peak - rival) / max(peak, 1e-12) / 0.5, 0, 1)) if peak > 0 else 0.0
+    left, right = (score[(best + step) % len(score)] for step in (-1, 1))
+    curve = left - 2 * peak + right
+    shift = float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5)) if curve < 0 else 0.0
+    return float(seconds[best]) + shift / first.rate, confidence
+
+
+def _from_clocks(videos: Sequence[Path]) -> list[Offset]:
+    readings = [read_clock(video) for video in videos]
+    precision = max(reading[1] for reading in readings)
+    if precision >= 1.0:
+        logger.warning("synchronise: the files' clocks give whole seconds only; audio or motion is better")
+    start = readings[0][0]
+    confidence = 1.0 if precision < 0.1 else 0.5
+    day = 86400.0
+    apart = [seconds - start for seconds, _ in readings]
+    apart = [(value + day / 2) % day - day / 2 for value in apart]  # a timecode starts again at midnight
+    return [Offset(value, confidence, 0.0, precision, "timestamps") for value in apart]
+
+
+def read_clock(video: Path) -> tuple[float, float]:
+    """Time of day at which a video's time 0 was recorded, in seconds, and how exactly that is known.
+
+    From the SMPTE timecode where there is one (to a frame), else from the container's creation time.
+
+    Raises:
+        ConfigError: neither is there.
+        VideoError: the file cannot be read.
+    """
+    try:
+        with av.open(str(video), options=OPTIONS, metadata_errors="replace") as container:
+            tags = dict(container.metadata)
+            rate = Fraction(25)
+            for stream in container.streams:
+                tags = {**stream.metadata, **tags}
+                if isinstance(stream, av.VideoStream) and stream.average_rate:
+                    rate = stream.average_rate
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(f"{video}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    tags = {key.lower(): value for key, value in tags.items()}
+    code = re.fullmatch(r"(\d+):(\d+):(\d+)[:;.](\d+)", tags.get("timecode", ""))
+    if code is not None:
+        hours, minutes, seconds, frames = map(int, code.groups())
+        return hours * 3600 + minutes * 60 + seconds + float(frames / rate), float(1 / rate)
+    for key in ("com.apple.quicktime.creationdate", "creation_time", "date"):
+        text = tags.get(key, "")
+        try:
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            continue
+        return moment.timestamp(), 1e-3 if moment.microsecond else 1.0
+    raise ConfigError(f"{video}: holds no clock time (timecode or creation_time); choose audio or motion")

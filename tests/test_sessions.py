@@ -162,13 +162,15 @@ def make_session(cameras, tmp_path):
 
 def test_check_passes_a_right_calibration_and_names_the_wrong_camera(tmp_path):
     cameras = make_cameras("abcd", (1280, 720))
-    cameras = {n: Camera(c.K * [[18, 1, 1], [1, 18, 1], [1, 1, 1]], c.R, c.t, c.size, c.distortion) for n, c in cameras.items()}
+    longer = np.array([[18, 1, 1], [1, 18, 1], [1, 1, 1]])
+    cameras = {n: Camera(c.K * longer, c.R, c.t, c.size, c.distortion) for n, c in cameras.items()}
     keypoints = seen_by(cameras)
     result = check_session(make_session(cameras, tmp_path), keypoints)
     assert not result["wrong"] and 0.2 < result["error_px"] < 1.0 and result["views"]["a"]["points"] == 60
     turned = dict(cameras)
     c = cameras["c"]
-    turned["c"] = Camera(c.K, cv2.Rodrigues(np.array([0, np.radians(3), 0]))[0] @ c.R, c.t, c.size, c.distortion)
+    turn = cv2.Rodrigues(np.array([0, np.radians(3), 0]))[0]
+    turned["c"] = Camera(c.K, turn @ c.R, turn @ c.t, c.size, c.distortion)
     result = check_session(make_session(turned, tmp_path), keypoints)
     assert result["wrong"] and "c most of all" in result["message"] and result["error_px"] > result["limit_px"]
     assert max(result["views"], key=lambda name: result["views"][name]["without_px"]) == "c"

@@ -74,6 +74,9 @@ def ingest(
 
 @app.command()
 def selftrain(
+    run_folder: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="With --resume: the run to continue [default: the last].")
+    ] = None,
     store: Store = Path("store.zarr"),
     method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
     preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
@@ -83,7 +86,7 @@ def selftrain(
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     models: Annotated[Path, typer.Option(help="Folder of the promoted model.")] = Path("models"),
     max_minutes: Annotated[float | None, typer.Option(help="End cleanly after so many minutes.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the last run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run with its own settings.")] = False,
     init: Annotated[Path | None, typer.Option(help="Run or bundle to start from; joints are matched by name.")] = None,
     force_promote: Annotated[bool, typer.Option("--force-promote", help="Promote even a worse model.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -93,14 +96,16 @@ def selftrain(
     log_level: LogLevel = "info",
 ) -> None:
     """Train a pose model on a store without labels."""
+    if run_folder is not None and not resume:
+        raise typer.BadParameter(f"{run_folder}: a run is named to continue it; add --resume")
 
     def verb() -> dict[str, Any]:
         from streampose.selftrain import selftrain as run
 
         return run(
             store=store, method=method, preset=preset, skeleton=skeleton, config=config, overrides=overrides or [],
-            out=out, models=models, max_minutes=max_minutes, resume=resume, init=init, seed=seed, device=device,
-            precision=precision, force_promote=force_promote,
+            out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume, init=init, seed=seed,
+            device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 
     _run(
@@ -115,7 +120,11 @@ def evaluate(
         Path | None, typer.Option(help="Folder with exact truth (*.truth.npz), as synth writes it.")
     ] = None,
     model: Model = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Measure what annotate wrote into this folder instead; needs --truth.")
+    ] = None,
     runtime: Runtime = "auto",
+    precision: Precision = "f32",
     out: Annotated[Path | None, typer.Option(help="Folder for a report with pictures.")] = None,
     as_json: Json = False,
     log_level: LogLevel = "info",
@@ -125,7 +134,10 @@ def evaluate(
     def verb() -> dict[str, Any]:
         from streampose.evaluate import evaluate as run
 
-        return run(store=store, truth=truth, model=model, runtime=runtime, out=out)
+        return run(
+            store=store, truth=truth, model=model, predictions=predictions, runtime=runtime, precision=precision,
+            out=out,
+        )  # fmt: skip
 
     _run(verb, _say_metrics, as_json, log_level)
 
@@ -235,7 +247,7 @@ def synth(
     out: Annotated[Path, typer.Option(help="Folder of the videos.")] = Path("synth"),
     videos: Annotated[int, typer.Option(help="How many videos.")] = 4,
     seconds: Annotated[float, typer.Option(help="Length of each.")] = 10.0,
-    size: Annotated[int, typer.Option(help="Width and height in pixels.")] = 256,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Width and height in pixels; one number for both.")] = "256",
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 25.0,
     subjects: Annotated[int, typer.Option(help="People in each video.")] = 1,
     cameras: Annotated[int, typer.Option(help="Synchronised cameras.")] = 1,
@@ -243,18 +255,25 @@ def synth(
     occluders: Annotated[bool, typer.Option("--occluders", help="Things stand in the way.")] = False,
     motion: Annotated[str, typer.Option(help="procedural, or a BVH/DeepMimic file or folder.")] = "procedural",
     body: Annotated[str, typer.Option(help="capsules, or the folder of a MakeHuman body.")] = "capsules",
+    skeleton: SkeletonName = "human17",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="hard, multiview, synthpose-train or synthpose-test; what it sets goes before the options."),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
     """Render synthetic people with exact truth."""
+    width_height = _parse_size(size)
 
     def verb() -> dict[str, Any]:
         from streampose.synth import synth as run
 
         return run(
-            out=out, videos=videos, seconds=seconds, size=(size, size), fps=fps, subjects=subjects, cameras=cameras,
-            moving_camera=moving_camera, occluders=occluders, motion=motion, body=body, seed=seed,
+            out=out, videos=videos, seconds=seconds, size=width_height, fps=fps, subjects=subjects, cameras=cameras,
+            moving_camera=moving_camera, occluders=occluders, motion=motion, body=body, skeleton=skeleton,
+            preset=preset, seed=seed,
         )  # fmt: skip
 
     _run(verb, _say_values, as_json, log_level)
@@ -294,6 +313,14 @@ def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
 def main() -> None:
     """Entry point of the `streampose` command."""
     app()
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    """`320x240` or `256` -> (width, height)."""
+    numbers = text.lower().split("x")
+    if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise typer.BadParameter(f"--size {text}: expected a number of pixels, or two as in 320x240")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _run(

@@ -1,5 +1,7 @@
 """Every command as a user types it: synthetic videos -> store -> model -> annotations -> live; and every wrong call."""
 
+import importlib
+import inspect
 import json
 import socket
 import subprocess
@@ -8,6 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
+
+from streampose.cli import app
+from streampose.synthetic.truth import read_truth
+from streampose.video.decode import open_video
 
 FEW_STEPS = [f"--set=stages.{name}.steps=5" for name in ("warm-up", "tight", "medium", "loose", "refine")]
 COMMANDS = ["ingest", "selftrain", "evaluate", "export", "annotate", "serve", "inspect", "synth", "demo", "doctor"]
@@ -46,8 +53,16 @@ def test_help_is_quick_and_complete(tmp_path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command, tmp_path):
-    assert "--json" in streampose(command, "--help", folder=tmp_path)[0]
+def test_every_command_has_quick_help_for_all_that_its_verb_can_do(command, tmp_path):
+    began = time.perf_counter()
+    text, _ = streampose(command, "--help", folder=tmp_path)
+    assert time.perf_counter() - began < 1.0  # as above
+    options = typer.main.get_command(app).commands[command].params
+    assert all(option.help for option in options)
+    assert all(max(option.opts, key=len) in text for option in options if option.opts[0].startswith("-"))
+    verb = getattr(importlib.import_module(f"streampose.{command}"), command)
+    wanted = set(inspect.signature(verb).parameters) - {"metrics"}  # which selftrain hands to export
+    assert wanted <= {option.name.removesuffix("_folder") for option in options}
 
 
 def test_ingest_quarantines_what_is_no_video_and_goes_on(folder):
@@ -72,6 +87,28 @@ def test_evaluate_against_truth(folder):
     assert {"pck@0.2", "pck@0.2/flips", "mpjpe_mm", "pa_mpjpe_mm", "free/mask_iou"} <= result["metrics"].keys()
     assert result["samples"] > 0
     assert "left_knee" in result["per_joint"]["pck@0.2"]
+
+
+def test_selftrain_goes_on_with_a_named_run(folder):
+    (run,) = (folder / "runs").glob("*-mask")
+    result = as_json("selftrain", "--resume", run, "--models", "other", "--max-minutes", 1, folder=folder)
+    assert Path(result["run"]) == run and result["stopped"] == "finished" and result["promoted"] is True
+    assert (folder / "other" / "current" / "bundle.json").is_file()
+
+
+def test_synth_sizes_presets_and_skeletons(folder):
+    few = ["--videos", 1, "--seconds", 0.4, "--size", "96x64", "--out", "few"]
+    result = as_json("synth", *few, "--preset", "hard", "--skeleton", "mpii16", folder=folder)
+    assert [entry["subjects"] for entry in result["videos"]] == [2]
+    assert "upper_neck" in read_truth(folder / result["videos"][0]["truth"]).joints
+    with open_video(folder / result["videos"][0]["video"]) as video:
+        assert (video.probe.width, video.probe.height) == (96, 64)
+
+
+def test_evaluate_measures_what_annotate_wrote(folder):
+    streampose("annotate", "videos", "--out", "annotations", "--no-overlay", folder=folder, expect=1)
+    result = as_json("evaluate", "--predictions", "annotations", "--truth", "videos", folder=folder)
+    assert result["samples"] > 0 and 0 <= result["metrics"]["pck@0.2"] <= 1
 
 
 def test_annotate_writes_every_format(folder):
@@ -121,6 +158,13 @@ def test_inspect_and_doctor(folder):
         (["export", "nowhere"], "nowhere"),
         (["serve", "--camera", "0", "--source", "test"], "exclude each other"),
         (["ingest"], "Missing argument"),
+        (["selftrain", "runs/one"], "add --resume"),
+        (["selftrain", "--resume", "runs/nowhere"], "runs/nowhere"),
+        (["synth", "--size", "wide"], "--size wide"),
+        (["synth", "--size", "0x100"], "--size 0x100"),
+        (["synth", "--preset", "easy"], "hard, multiview"),
+        (["evaluate", "--predictions", "annotations"], "give --truth"),
+        (["evaluate", "--precision", "f8"], "f8"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

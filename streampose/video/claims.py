@@ -18,6 +18,34 @@ COUNTS = frozenset((b"stsz", b"stz2", b"stts", b"ctts", b"trun"))
 BRANDS = frozenset((b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"moof", b"styp"))
 SAMPLES_PER_BYTE = 16  # old audio codecs have several samples in a byte; a frame has at least one byte
 SLACK = 100_000
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def missing_bytes(path: Path) -> int:
+    """How many bytes a mkv, webm or avi says it has beyond the end of the file; 0 where it is whole or does not say."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    declared = 0
+    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+        declared = 8 + int.from_bytes(head[4:8], "little")
+    elif head[:4] == EBML:
+        at = 4
+        length, at = _read_vint(head, at)
+        at += length
+        if head[at : at + 4] == SEGMENT:
+            length, at = _read_vint(head, at + 4)
+            declared = at + length
+    return max(0, declared - path.stat().st_size)
+
+
+def _read_vint(data: bytes, at: int) -> tuple[int, int]:
+    """A size of EBML (RFC 8794, section 4) and where it ends; a size that is not known reads as 0."""
+    first = data[at] if at < len(data) else 0
+    if not first:
+        return 0, len(data)
+    length = 9 - first.bit_length()
+    value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
+    return (0 if value == (1 << 7 * length) - 1 else value), at + length
 
 
 def check_claims(path: Path) -> None:

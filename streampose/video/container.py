@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
-from typing import cast
 
 import av
 from av.codec.context import Flags
@@ -71,7 +71,10 @@ def open_container(path: Path, threads: int = 0) -> tuple[av.container.InputCont
         raise
     stream.codec_context.thread_type = "AUTO"  # type: ignore[assignment]  # the stub knows the flag only
     stream.codec_context.thread_count = threads
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow later on
+    options = {"max_pixels": str(MAX_PIXELS)}  # pictures may grow later on
+    if stream.codec_context.name == "h264":
+        options["err_detect"] = "aggressive"  # else bits that are left over at the end of a picture go unnoticed
+    stream.codec_context.options = options
     stream.codec_context.flags |= Flags.copy_opaque  # tells which packet a picture was made of
     return container, stream
 
@@ -112,4 +115,6 @@ def message_of(error: Exception) -> str:
 def _explain(error: Exception) -> str:
     if isinstance(error, av.error.InvalidDataError):
         return "not a video, or its header is damaged or missing (an mp4 whose recording was cut off has no 'moov')"
-    return f"cannot be opened ({message_of(cast(Exception, error))})"
+    if getattr(error, "errno", None) == errno.EBUSY:  # FFmpeg's word for pictures that it will not hold
+        return "its header makes no sense (pictures of an impossible size)"
+    return f"cannot be opened ({message_of(error)})"

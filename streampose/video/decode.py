@@ -28,6 +28,7 @@ from streampose.video.index import IndexBuilder, TimestampIndex
 from streampose.video.interlace import deinterlace
 from streampose.video.ledger import Entry
 from streampose.video.media import MediaFile
+from streampose.video.rhythm import Rhythm
 from streampose.video.sources import find_videos
 from streampose.video.verdict import Notes, Verdict
 
@@ -37,7 +38,6 @@ __all__ = [
 ]  # fmt: skip
 
 DECODERS = ("pyav", "decord")
-JUMP_SECONDS = 1.0  # a timestamp that falls back further than this starts a new time line
 BACK_OFFS = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0)  # seconds that a seek starts earlier when it went too far
 
 
@@ -133,9 +133,13 @@ class Video:
         has been read from start to end already."""
         if self._index is None:
             with Video(self._source.again(), None, "pyav") as other:
-                for _ in other._rows(0.0):
-                    pass
-                self._index = other._index
+                self._index = other.check()
+        return self._index
+
+    def check(self) -> TimestampIndex:
+        """Decode the whole video without making pixels: its index, and `verdict` is complete."""
+        for _ in self._rows(0.0):
+            pass
         assert self._index is not None
         return self._index
 
@@ -216,10 +220,16 @@ class Video:
         entries, index = self._start(start_seconds)
         builder = IndexBuilder() if everything and self._index is None else None
         notes, frame_seconds = self._notes, 1 / self.probe.fps
-        clock = _Clock(frame_seconds, notes)
+        clock, rhythm = _Clock(frame_seconds, notes), Rhythm()
         for entry in entries:
             pts_seconds = clock.read(entry)
             picture = entry.picture
+            for seconds, pts in () if self._facts.complete else _absent(rhythm, entry, pts_seconds):
+                if builder is not None:
+                    builder.add(seconds, False, pts)
+                if everything or seconds >= start_seconds:
+                    notes.miss(seconds)
+                index += 1
             if builder is not None:
                 builder.add(pts_seconds, picture is not None, entry.pts)
             if everything or pts_seconds >= start_seconds:
@@ -236,6 +246,8 @@ class Video:
             index += 1
         if self._source.read_error:
             notes.stop(self._source.read_error)
+        if self._facts.missing_bytes:
+            notes.miss_bytes(self._facts.missing_bytes)
         notes.end(clock.expected, self._facts.end_seconds, frame_seconds)
         if builder is not None:
             self._index = builder.build()
@@ -269,6 +281,16 @@ class Video:
         self._notes = Notes(self._facts.note)
 
 
+def _absent(rhythm: Rhythm, entry: Entry, pts_seconds: float) -> list[tuple[float, int | None]]:
+    """(seconds, pts) of the frames that the container lost right before this one."""
+    base = float(entry.time_base) if entry.time_base and entry.pts is not None else 0.0
+    before = rhythm.last if rhythm.begun else (0.0, 0.0)
+    count = rhythm.missing_before(pts_seconds, entry.duration * base)
+    step = (pts_seconds - before[0]) / (count + 1)
+    times = [pts_seconds - (count - i) * step for i in range(count)]
+    return [(time, None if entry.pts is None else entry.pts - round((pts_seconds - time) / base)) for time in times]
+
+
 def _chain(begun: list[Entry], rest: Iterator[Entry]) -> Iterator[Entry]:
     while begun:
         yield begun.pop(0)
@@ -276,7 +298,10 @@ def _chain(begun: list[Entry], rest: Iterator[Entry]) -> Iterator[Entry]:
 
 
 class _Clock:
-    """Gives every picture a time: the container's, or the expected one where that is missing or falls back."""
+    """Gives every picture a time: the container's, or the expected one where that is missing or falls back.
+
+    After a fall the container's times go on from the expected one, until they fit again by themselves.
+    """
 
     def __init__(self, frame_seconds: float, notes: Notes):
         self._frame_seconds, self._notes = frame_seconds, notes
@@ -292,13 +317,13 @@ class _Clock:
         if entry.pts is None or time_base is None:
             pts_seconds = self.expected
         else:
-            pts_seconds = float(entry.pts * time_base) + self._shift
-        if self._last is not None and pts_seconds < self._last:
-            self._notes.mend_time()
-            if pts_seconds < self._last - JUMP_SECONDS:
-                self._shift += self.expected - pts_seconds
+            told = float(entry.pts * time_base)
+            if abs(told - self.expected) <= abs(told + self._shift - self.expected):
+                self._shift = 0.0
+            pts_seconds = told + self._shift
+            if self._last is not None and pts_seconds < self._last:
+                self._notes.mend_time()
+                self._shift = self.expected - told
                 pts_seconds = self.expected
-            else:
-                pts_seconds = self._last
         self._last, self.expected = pts_seconds, pts_seconds + duration
         return pts_seconds

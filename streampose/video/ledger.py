@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import av
 
+NO_KEY = "no key frame before it"
 MAX_REORDER = 16  # no codec shows a picture later than this many others that follow it
 
 
@@ -58,7 +59,8 @@ class Ledger:
         self._count, self._latest_shown = 0, -1
         self._passed: tuple[int, int] | None = None  # pts and duration of the picture shown last
         self._last_released: tuple[int | None, int] = (None, 0)
-        self._tainted = True
+        self._step = 0  # least time between two pictures so far, where the container gives no durations
+        self._tainted, self._keys = True, 0
         self._leading_until: int | None = None
         self._errors: deque[str] = deque()
 
@@ -125,8 +127,8 @@ class Ledger:
             self._tainted = self._tainted and not entry.key
             return
         if not entry.shown and not entry.problem and (self._errors or self._tainted or self._leaves_hole(entry)):
-            entry.problem = self._errors.popleft() if self._errors else "missing picture"
-            entry.follows = self._tainted and entry.problem == "missing picture"
+            entry.follows = self._tainted and not self._errors
+            entry.problem = self._errors.popleft() if self._errors else "missing picture" if self._keys else NO_KEY
         if entry.problem:
             self._tainted = True
         elif not entry.shown:
@@ -135,8 +137,9 @@ class Ledger:
             if self._tainted:
                 self._leading_until = None if self._at_start else entry.pts
             self._tainted = self._at_start = False
+            self._keys += 1
         elif self._tainted or (self._leading_until is not None and (entry.pts or 0) < self._leading_until):
-            entry.problem, entry.follows = "builds on a damaged picture", True
+            entry.problem, entry.follows = "builds on a damaged picture" if self._keys else NO_KEY, True
         else:
             self._leading_until = self._leading_until if entry.pts is None else None
         if entry.problem:
@@ -151,7 +154,7 @@ class Ledger:
             return False
         before = [e for e in self._held if e.pts is not None and e.pts < entry.pts]
         pts, duration = (before[-1].pts, before[-1].duration) if before else self._last_released
-        return pts is not None and duration > 0 and entry.pts >= pts + 0.75 * duration
+        return pts is not None and entry.pts >= pts + 0.75 * (duration or self._step or 1)
 
     def _release(self, final: bool = False) -> list[Entry]:
         released: list[Entry] = []
@@ -162,6 +165,8 @@ class Ledger:
                 before = None  # a new time line begins: what is missing belongs to the one before
             self._place_missing(released, before)
             released.append(entry)
+            if entry.pts is not None and last is not None and entry.pts > last:
+                self._step = min(self._step or entry.pts - last, entry.pts - last)
             self._last_released = (entry.pts, entry.duration)
         if final:
             self._place_missing(released, None)

@@ -10,16 +10,26 @@ from pathlib import Path
 
 import av
 
+from streampose.video.claims import missing_bytes
 from streampose.video.container import SEQUENTIAL, count_video_streams, message_of, open_container
 from streampose.video.ledger import Entry, Ledger
+from streampose.video.rhythm import Rhythm
 
 MAX_FPS = 1000.0
+COMPLETE = frozenset(("mov", "mp4", "gif", "apng"))  # containers that list all their frames
 MOST_FLUSHES = 1000  # how often a decoder may fail while it gives what it still holds
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a source says about itself before its pictures are looked at; None where it says nothing."""
+    """What a source says about itself before its pictures are looked at; None where it says nothing.
+
+    Attributes:
+        end_seconds: when its last frame ends.
+        note: what the user should know about how it is read.
+        missing_bytes: how much of the file is cut off.
+        complete: it lists all its frames, so that a gap in their times is a pause and no loss.
+    """
 
     fps: float
     duration_seconds: float | None
@@ -27,6 +37,8 @@ class Facts:
     end_seconds: float | None
     codec: str
     note: str = ""
+    missing_bytes: int = 0
+    complete: bool = True
 
 
 class MediaFile:
@@ -37,7 +49,8 @@ class MediaFile:
         self.read_error = ""
         self._container, self._stream = open_container(path, threads)
         self.time_base = self._stream.time_base
-        self.sequential = bool(SEQUENTIAL.intersection(self._container.format.name.split(",")))
+        formats = set(self._container.format.name.split(","))
+        self.sequential, self._complete = bool(SEQUENTIAL & formats), bool(COMPLETE & formats)
 
     def again(self) -> MediaFile:
         """The same file, opened anew."""
@@ -50,18 +63,21 @@ class MediaFile:
         stream = self._stream
         rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
         fps = next((rate for rate in rates if 0 < rate <= MAX_FPS), 25.0)
+        missing = missing_bytes(self.path)
         duration = end = None
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
             end = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
         elif self._container.duration is not None:
             duration = self._container.duration / av.time_base
+            if missing or len(self._container.streams) == 1:  # else it may be that of the audio
+                end = duration
         frames = stream.frames or (round(duration * fps) if duration else None)
         if frames is not None and frames > self.path.stat().st_size:
             frames = None  # each frame takes a byte at least
         streams = count_video_streams(self._container)
         note = f"the largest of {streams} video streams was read" if streams > 1 else ""
-        return Facts(fps, duration, frames, end, stream.codec_context.name, note)
+        return Facts(fps, duration, frames, end, stream.codec_context.name, note, missing, self._complete)
 
     def entries(self) -> Iterator[Entry]:
         """All entries from the start, in display order. The file must have just been opened."""
@@ -84,13 +100,21 @@ class MediaFile:
         return itertools.dropwhile(lambda entry: entry.picture is None, entries)
 
     def count_before(self, pts: int) -> int:
-        """How many packets that are meant to be shown lie before a timestamp, by reading the file without decoding."""
+        """How many frames lie before a timestamp, by reading the file without decoding."""
         other = self.again()
+        times: list[tuple[int, int]] = []
         try:
-            packets = other._container.demux(other._stream)
-            return sum(packet.pts is not None and packet.pts < pts and not packet.is_discard for packet in packets)
+            for packet in other._container.demux(other._stream):
+                if packet.pts is not None and packet.pts <= pts and packet.size and not packet.is_discard:
+                    times.append((packet.pts, packet.duration or 0))
         finally:
             other.close()
+        assert self.time_base is not None
+        rhythm, base = Rhythm(), float(self.time_base)
+        missing = 0
+        if not self._complete:
+            missing = sum(rhythm.missing_before(time * base, duration * base) for time, duration in sorted(times))
+        return missing + sum(time < pts for time, _ in times)
 
     def _read(self, ledger: Ledger) -> Iterator[Entry]:
         packets = self._container.demux(self._stream)

@@ -27,8 +27,10 @@ class Notes:
         self.kept = 0
         self.first_error = ""
         self._note = note
-        self._damaged = self._following = self._mended_times = self._interlaced = 0
+        self._damaged = self._following = self._mended_times = 0
+        self._interlaced = self._absent = 0
         self._read_error = ""
+        self._missing_bytes = 0
         self._cut_short: tuple[float, float] | None = None
         self._size_change: tuple[float, int, int] | None = None
         self._spans: list[tuple[float, float]] = []
@@ -51,10 +53,20 @@ class Notes:
         if self._gap_start is None:
             self._gap_start = self._last_seconds if pts_seconds is None else pts_seconds
 
+    def miss(self, pts_seconds: float) -> None:
+        """The container holds no frame where there must have been one."""
+        self._absent += 1
+        if self._gap_start is None:
+            self._gap_start = pts_seconds
+
     def stop(self, error: str) -> None:
         """The file cannot be read further."""
         self.first_error = self.first_error or error
         self._read_error = error
+
+    def miss_bytes(self, count: int) -> None:
+        """The file ends before its container does."""
+        self._missing_bytes = count
 
     def mend_time(self) -> None:
         """A timestamp fell back."""
@@ -82,13 +94,17 @@ class Notes:
         reasons = []
         if self._damaged or self._following:
             reasons.append(self._tell_lost())
+        if self._absent:
+            reasons.append(f"{self._absent} frame{'s are' if self._absent > 1 else ' is'} missing")
         if self._cut_short:
             end, claimed = self._cut_short
             reasons.append(f"ends at {end:.2f} s although it claims {claimed:.2f} s (cut off?)")
+        if self._missing_bytes:
+            reasons.append(f"the last {self._missing_bytes:,} bytes of the file are missing (cut off)")
         if self._read_error:
             reasons.append(f"reading stopped early ({self._read_error})")
         if self._mended_times:
-            reasons.append(f"{self._mended_times} timestamps fell back and were mended")
+            reasons.append(f"{self._mended_times} timestamp{'s' if self._mended_times > 1 else ''} fell back; mended")
         if self._size_change:
             at, width, height = self._size_change
             reasons.append(f"the picture size changes to {width} x {height} at {at:.2f} s; scaled to the first size")

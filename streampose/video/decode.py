@@ -217,10 +217,10 @@ class Video:
     def _rows(self, start_seconds: float) -> Iterator[tuple[Entry, float, int]]:
         """(entry with a picture, its seconds, its number) from a time on; takes notes, and makes the index."""
         everything = start_seconds <= 0
-        entries, index = self._start(start_seconds)
+        entries, index, rhythm = self._start(start_seconds)
         builder = IndexBuilder() if everything and self._index is None else None
         notes, frame_seconds = self._notes, 1 / self.probe.fps
-        clock, rhythm = _Clock(frame_seconds, notes), Rhythm()
+        clock = _Clock(frame_seconds, notes)
         for entry in entries:
             pts_seconds = clock.read(entry)
             picture = entry.picture
@@ -252,17 +252,17 @@ class Video:
         if builder is not None:
             self._index = builder.build()
 
-    def _start(self, start_seconds: float) -> tuple[Iterator[Entry], int]:
-        """Entries from a sound one at or before a time, and the number of the first of them."""
+    def _start(self, start_seconds: float) -> tuple[Iterator[Entry], int, Rhythm]:
+        """Entries from a sound one at or before a time, the number of the first, and the rhythm of those before."""
         if self._rest is not None and start_seconds <= 0:
             begun, rest = self._begun, self._rest
             self._begun, self._rest = [], None
-            return _chain(begun, rest), 0
+            return _chain(begun, rest), 0, Rhythm()
         self._begun, self._rest = [], None
         self._reopen()
         source = self._source
         if start_seconds <= 0 or source.sequential or source.time_base is None:
-            return source.entries(), 0
+            return source.entries(), 0, Rhythm()
         for back_off in BACK_OFFS:
             if back_off >= start_seconds:
                 break
@@ -271,9 +271,9 @@ class Video:
             if first is None or first.pts is None:
                 break
             if float(first.pts * source.time_base) <= start_seconds:
-                return _chain([first], entries), source.count_before(first.pts)
+                return _chain([first], entries), *source.count_before(first.pts)
         self._reopen()
-        return self._source.entries(), 0
+        return self._source.entries(), 0, Rhythm()
 
     def _reopen(self) -> None:
         self._source.close()

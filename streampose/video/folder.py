@@ -16,6 +16,7 @@ from streampose.errors import VideoError
 from streampose.video.container import MAX_PIXELS, VIDEO_SUFFIXES, check_file
 from streampose.video.ledger import Entry
 from streampose.video.media import Facts
+from streampose.video.rhythm import Rhythm
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 LEAST_IMAGES = 10
@@ -84,8 +85,8 @@ class ImageFolder:
     def seek(self, seconds: float, back_off_seconds: float = 0.0) -> Iterator[Entry]:
         return self._read(max(0, int((seconds - back_off_seconds) * self._fps + 1e-6)))
 
-    def count_before(self, pts: int) -> int:
-        return sum(_pts(i, self._fps) < pts for i in range(len(self._slots())))
+    def count_before(self, pts: int) -> tuple[int, Rhythm]:
+        return sum(_pts(i, self._fps) < pts for i in range(len(self._slots()))), Rhythm()
 
     def _slots(self) -> range:
         return range(min(self._numbered), max(self._numbered) + 1, self._step)
@@ -149,8 +150,8 @@ class AnimatedWebp:
     def seek(self, seconds: float, back_off_seconds: float = 0.0) -> Iterator[Entry]:
         return self.entries()
 
-    def count_before(self, pts: int) -> int:
-        return 0
+    def count_before(self, pts: int) -> tuple[int, Rhythm]:
+        return 0, Rhythm()
 
     def _durations(self) -> Iterator[int]:
         return (duration for _, duration in self._pictures())

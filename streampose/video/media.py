@@ -99,22 +99,21 @@ class MediaFile:
         entries = self._read(Ledger(at_start=False))
         return itertools.dropwhile(lambda entry: entry.picture is None, entries)
 
-    def count_before(self, pts: int) -> int:
-        """How many frames lie before a timestamp, by reading the file without decoding."""
+    def count_before(self, pts: int) -> tuple[int, Rhythm]:
+        """How many frames lie before a timestamp, and their rhythm, by reading the file without decoding."""
         other = self.again()
         times: list[tuple[int, int]] = []
         try:
             for packet in other._container.demux(other._stream):
-                if packet.pts is not None and packet.pts <= pts and packet.size and not packet.is_discard:
+                if packet.pts is not None and packet.pts < pts and packet.size and not packet.is_discard:
                     times.append((packet.pts, packet.duration or 0))
         finally:
             other.close()
         assert self.time_base is not None
-        rhythm, base = Rhythm(), float(self.time_base)
-        missing = 0
+        rhythm, base, missing = Rhythm(), float(self.time_base), 0
         if not self._complete:
             missing = sum(rhythm.missing_before(time * base, duration * base) for time, duration in sorted(times))
-        return missing + sum(time < pts for time, _ in times)
+        return len(times) + missing, rhythm
 
     def _read(self, ledger: Ledger) -> Iterator[Entry]:
         packets = self._container.demux(self._stream)

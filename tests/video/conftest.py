@@ -11,24 +11,9 @@ import av
 import numpy as np
 import pytest
 
-BITS, CELL = 10, 12  # the number stands in a row of black and white cells
+from .corpus import numbered_picture, read_number
 
-
-def numbered_picture(number: int, size: tuple[int, int]) -> np.ndarray:
-    """A coloured gradient with the number written in cells at the top left: (H, W, 3) uint8."""
-    width, height = size
-    image = np.empty((height, width, 3), np.uint8)
-    image[..., 0] = np.linspace(60, 190, width).astype(np.uint8)[None, :]
-    image[..., 1] = np.linspace(190, 60, height).astype(np.uint8)[:, None]
-    image[..., 2] = 60 + 130 * (number % 20) // 20
-    for bit in range(BITS):
-        image[:CELL, bit * CELL : (bit + 1) * CELL] = 235 if number >> bit & 1 else 20
-    return image
-
-
-def read_number(image: np.ndarray) -> int:
-    cells = image[:CELL, : BITS * CELL].reshape(CELL, BITS, CELL, -1)[3:-3, :, 3:-3].mean((0, 2, 3))
-    return int(sum(1 << bit for bit, value in enumerate(cells) if value > 128))
+__all__ = ["numbered_picture", "read_number", "write_video"]
 
 
 def write_video(

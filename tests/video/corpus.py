@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Case:
         why: part of the reason that the user is told.
         size: (width, height) as displayed.
         origin: (x, y) of the first cell.
-        exact_indices: False where only the order of the frames is known.
+        lost_seconds: the only span that is lost; None where that is not looked at.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Case:
     why: str = ""
     size: tuple[int, int] = SIZE
     origin: tuple[int, int] = (0, 0)
-    lost_seconds: tuple[float, float] | None = field(default=None)
+    lost_seconds: tuple[float, float] | None = None
 
 
 def numbered_picture(number: int, size: tuple[int, int] = SIZE, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
@@ -423,14 +423,13 @@ def patch_table(path: Path, kind: bytes, pairs: Sequence[tuple[int, int]]) -> No
 
 
 def make_damaged(folder: Path) -> list[Case]:
-    """Overwritten packets: what was struck and what builds on it is lost, up to the next key frame, and nothing else."""
+    """Overwritten packets: what was struck and what builds on it is lost, and nothing else."""
     cases = []
     one = write(folder / "damaged-p-frame.mp4", options={"bf": "0"})
     overwrite(one, [packets_of(one)[15][:2]])
-    cases.append(
-        some(one, [i for i in range(40) if not 15 <= i < 20], why="1 damaged frame was left out, and 4 that build on it",
-             lost_seconds=(0.6, 0.8))
-    )  # fmt: skip
+    kept = [i for i in range(40) if not 15 <= i < 20]
+    why = "1 damaged frame was left out, and 4 that build on it"
+    cases.append(some(one, kept, why=why, lost_seconds=(0.6, 0.8)))
     with_b = write(folder / "damaged-reference.mp4", options={"x264-params": "bframes=2:scenecut=0:b-adapt=0"})
     struck = next(i for i, p in enumerate(packets_of(with_b)) if p[2] == 13)
     overwrite(with_b, [packets_of(with_b)[struck][:2]])

@@ -53,6 +53,7 @@ def ingest(
     masks: Annotated[str, typer.Option(help="Foreground masks: auto, mog2, knn, median or none.")] = "auto",
     crop_size: Annotated[int, typer.Option(help="Side of the stored crops in pixels.")] = 128,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
+    rate: Annotated[float, typer.Option(help="Frames a second, about, that become crops; 0 for all.")] = 10.0,
     workers: Annotated[int, typer.Option(help="Videos processed at once.")] = 1,
     overwrite: Overwrite = False,
     seed: Seed = 0,
@@ -66,7 +67,7 @@ def ingest(
 
         return run(
             paths, store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
-            max_subjects=max_subjects, overwrite=overwrite, seed=seed,
+            max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed,
         )  # fmt: skip
 
     _run(verb, _say_sources, as_json, log_level, next_line="streampose selftrain")

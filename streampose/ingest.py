@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from streampose.config import load_skeleton
@@ -36,11 +37,14 @@ from streampose.video.ahead import ahead
 from streampose.video.decode import Video, find_videos, open_video
 from streampose.video.frame import Frame
 from streampose.video.samples import sample_pictures
-from streampose.video.shots import ShotDetector
+from streampose.video.shots import ShotDetector, thumbnail_size
 
 MASKS = ("auto", "mog2", "knn", "median", "none")
+DECODER_THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # masks and crops need the other processors
 SCENE_WIDTH = 640  # the empty scene is kept at this size, finer than the model
-LEAST_FRAMES, LEAST_SECONDS = 12, 0.4  # shorter clips are dropped
+LEAST_FRAMES = 12  # of a video
+LEAST_CROPS, LEAST_SECONDS = 6, 0.4  # shorter clips are dropped
+MISSED_SECONDS, PAUSED_SECONDS = 0.6, 2.5  # a subject may be out of sight; two may be one blob
 LEAST_MOTION, LEAST_STILL_AREA = 0.12, 0.012  # what a subject must show that never leaves its place
 MOVES = "the camera moves, so there is no background to mask by; film from a tripod, or ingest it with --masks none"
 
@@ -54,6 +58,7 @@ def ingest(
     crop_size: int = 128,
     workers: int = 1,
     max_subjects: int = 4,
+    rate: float = 10.0,
     overwrite: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -67,6 +72,8 @@ def ingest(
         crop_size: side of the crops in pixels.
         workers: videos processed at once, each in a process of its own.
         max_subjects: subjects followed at a time.
+        rate: frames a second, about, that are looked at for subjects and kept as crops; all are decoded and searched
+            for cuts. 0 takes every frame.
         overwrite: ingest the sources again that the store holds already.
         seed: of the frame pairs.
 
@@ -79,13 +86,15 @@ def ingest(
     started = time.monotonic()
     if masks not in MASKS:
         raise ConfigError(f"--masks {masks}: unknown; choose one of {', '.join(MASKS)}")
-    if crop_size < 16 or workers < 1 or max_subjects < 1:
-        raise ConfigError(f"crop_size {crop_size}, workers {workers}, max_subjects {max_subjects}: too small")
+    if crop_size < 16 or workers < 1 or max_subjects < 1 or rate < 0:
+        raise ConfigError(
+            f"crop_size {crop_size}, workers {workers}, max_subjects {max_subjects}, rate {rate}: too small"
+        )
     store = Path(store)
     create_store(store, load_skeleton(skeleton), crop_size=crop_size)
     with locked(store):
         remove_orphans(store)
-        options = _Options(store, masks, crop_size, max_subjects)
+        options = _Options(store, masks, crop_size, max_subjects, rate)
         jobs, sources = _plan(paths, store, overwrite)
         for job, result in _run(jobs, options, workers):
             sources[job.number] = result
@@ -111,6 +120,7 @@ class _Options:
     masks: str
     crop_size: int
     max_subjects: int
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -200,8 +210,10 @@ def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None
     probe: dict[str, Any] = {}
     verdict, reason = "quarantined", ""
     lost: list[tuple[float, float]] = []
+    cv_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the pictures are small: waking others takes longer than the work
     try:
-        with open_video(job.path) as video:
+        with open_video(job.path, threads=DECODER_THREADS) as video:
             probe = dict(vars(video.probe))
             maker.run(video, advance)
             lost = list(video.verdict.lost_spans)
@@ -213,6 +225,8 @@ def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None
     except Exception as error:
         logger.debug("%s", job.path, exc_info=True)
         reason = f"failed unexpectedly ({type(error).__name__}: {error}); please report this"
+    finally:
+        cv2.setNumThreads(cv_threads)
     clips = maker.end(keep=verdict != "quarantined")
     attributes = {
         "path": str(job.path),
@@ -224,6 +238,7 @@ def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None
         "reason": reason,
         "lost_spans": [list(span) for span in lost],
         "frames": maker.frames,
+        "looks": maker.looks,
         "masked_frames": maker.masked_frames,
         "shots": maker.shots,
         "masks": maker.masks,
@@ -250,7 +265,7 @@ class _ClipMaker:
     def __init__(self, job: _Job, options: _Options):
         self._job, self._options = job, options
         self.masks = "mog2" if options.masks == "auto" else options.masks
-        self.frames = self.masked_frames = self.shots = 0
+        self.frames = self.looks = self.masked_frames = self.shots = 0
         self._open: dict[int, tuple[Follower, ClipWriter, Track]] = {}
         self._done: list[_Made] = []
         self._tracker: Tracker | None = None
@@ -258,21 +273,23 @@ class _ClipMaker:
 
     def run(self, video: Video, advance: Callable[[float], None] | None) -> None:
         """Read the whole video."""
-        self._fps = video.probe.fps
+        self._stride = max(1, round(video.probe.fps / self._options.rate)) if self._options.rate else 1
+        self._fps = video.probe.fps / self._stride
         shown = (video.probe.width, video.probe.height)
         self._size = model_size(*shown)
         pictures = sample_pictures(self._job.path, model_size(*shown, SCENE_WIDTH))
         with ahead(find_scenes(pictures), 1) as scenes, ahead(self._frames(video), 8) as frames:
             stage = _Stage(scenes)
-            for frame, small, cut in frames:
+            for frame, cut in frames:
                 self.frames += 1
                 if cut:
                     self._end_shot()
                 if stage.advance(frame.pts_seconds, cut) or cut or self.frames == 1:
-                    self._enter(stage.scene, small)
-                self._look(frame, small)
-                if advance is not None:
-                    advance(1)
+                    self._enter(stage.scene, frame.small(self._size))
+                if frame.index % self._stride == 0:
+                    self._look(frame)
+                if advance is not None and self.frames % 10 == 0:
+                    advance(10)
         self._end_shot()
 
     def judge(self, verdict: str, reason: str) -> tuple[str, str]:
@@ -282,7 +299,7 @@ class _ClipMaker:
             reasons.append(f"only {self.frames} frames; at least {LEAST_FRAMES} are needed")
             return "quarantined", "; ".join(reasons)
         if self.masks != "none":
-            moving = 1 - self.masked_frames / self.frames
+            moving = 1 - self.masked_frames / max(self.looks, 1)
             if moving > 0.8 and not self._done:
                 return "quarantined", "; ".join([*reasons, MOVES])
             if moving > 0.05:
@@ -307,12 +324,14 @@ class _ClipMaker:
                 made.writer.discard()
         return clips
 
-    def _frames(self, video: Video) -> Iterator[tuple[Frame, np.ndarray, bool]]:
-        """Frames with their small pictures, and whether a cut lies before them."""
+    def _frames(self, video: Video) -> Iterator[tuple[Frame, bool]]:
+        """Frames, and whether a cut lies before them; the small pictures of those that are looked at are made."""
         shots = ShotDetector(video.probe.fps)
+        thumbnail = thumbnail_size(video.probe.width, video.probe.height)
         for frame in video.frames():
-            small = frame.small(self._size)
-            yield frame, small, shots.update(small)
+            if frame.index % self._stride == 0:
+                frame.small(self._size)
+            yield frame, shots.update(frame.glance(thumbnail))
 
     def _enter(self, scene: Scene | None, small: np.ndarray) -> None:
         """Another empty scene: the same view in other light keeps its subjects, another view ends them."""
@@ -329,16 +348,22 @@ class _ClipMaker:
             self._end_shot()
         self._model = None
 
-    def _look(self, frame: Frame, small: np.ndarray) -> None:
+    def _look(self, frame: Frame) -> None:
         """Find the subjects of one frame."""
+        self.looks += 1
         if self._tracker is None:
-            self._tracker = Tracker(self._options.max_subjects, max_missed=max(5, round(0.6 * self._fps)))
+            self._tracker = Tracker(
+                self._options.max_subjects,
+                max_missed=max(5, round(MISSED_SECONDS * self._fps)),
+                max_paused=round(PAUSED_SECONDS * self._fps),
+            )
             self.shots += 1
         if self._model is None:
             if self.masks == "none":
                 self._whole_frame(frame)
             return
         self.masked_frames += 1
+        small = frame.small(self._size)
         foreground = self._model.apply(small)
         alive = set()
         for track in self._tracker.update(foreground, small, self._model.steady):
@@ -361,14 +386,14 @@ class _ClipMaker:
         clip_id = f"{self._job.source_id}-{self.shots:03d}-{max(track.id, 0):03d}"
         writer = ClipWriter(self._options.store, clip_id, source=str(self._job.path), fps=self._fps)
         scene = None if self.masks == "none" else self._background
-        follower = Follower(self._options.crop_size, self._size, scene, writer.append)
+        follower = Follower(self._options.crop_size, self._size, scene, writer.append, self._fps, self._stride)
         self._open[track.id] = (follower, writer, track)
         return self._open[track.id]
 
     def _close(self, track_id: int) -> None:
         follower, writer, track = self._open.pop(track_id)
         follower.finish()
-        long_enough = follower.kept >= max(LEAST_FRAMES, LEAST_SECONDS * self._fps)
+        long_enough = follower.kept >= max(LEAST_CROPS, LEAST_SECONDS * self._fps)
         lively = follower.motion > LEAST_MOTION and follower.area > LEAST_STILL_AREA * self._size[0] * self._size[1]
         if not (long_enough and (track.firm or lively)):
             writer.discard()

@@ -18,6 +18,7 @@ from streampose.store.reader import StoreReader
 from streampose.video.encode import VideoWriter
 
 W, H, FPS = 256, 160, 25
+STRIDE = 2  # FPS / 10, the rate that is kept, rounded
 
 
 def wall(seed=0):
@@ -73,7 +74,7 @@ def snapshot(store):
 def test_masks_boxes_and_times_are_right_and_a_second_run_does_nothing(tmp_path):
     (tmp_path / "videos").mkdir()
     truth = film(tmp_path / "videos" / "walk.mp4")
-    result = ingest([tmp_path / "videos"], store=tmp_path / "store.zarr", crop_size=64)
+    result = ingest([tmp_path / "videos"], store=tmp_path / "store.zarr", crop_size=64, rate=0)
     (source,) = result["sources"]
     assert (source["verdict"], source["frames"], len(source["clips"])) == ("ok", 60, 1)
     reader = StoreReader(tmp_path / "store.zarr")
@@ -88,8 +89,19 @@ def test_masks_boxes_and_times_are_right_and_a_second_run_does_nothing(tmp_path)
     assert Path(result["contact_sheet"]).is_file() and result["pairs"] > 20
 
     before = snapshot(tmp_path / "store.zarr")
-    again = ingest([tmp_path / "videos"], store=tmp_path / "store.zarr", crop_size=64)
+    again = ingest([tmp_path / "videos"], store=tmp_path / "store.zarr", crop_size=64, rate=0)
     assert again["sources"] == result["sources"] and snapshot(tmp_path / "store.zarr") == before
+
+
+def test_about_ten_frames_a_second_become_crops(tmp_path):
+    truth = film(tmp_path / "walk.mp4")
+    (source,) = ingest([tmp_path / "walk.mp4"], store=tmp_path / "store.zarr", crop_size=64)["sources"]
+    reader = StoreReader(tmp_path / "store.zarr")
+    clip = reader.read(source["clips"][0])
+    assert source["frames"] == 60 and len(clip.frames) > 50 / STRIDE
+    assert (np.diff(clip.frame_index) == STRIDE).all() and (clip.frame_index % STRIDE == 0).all()
+    assert reader.clips()[0].fps == pytest.approx(FPS / STRIDE)
+    assert mask_iou(clip, truth, 64).mean() > 0.8
 
 
 def test_pairs_differ_in_pose_and_are_reproducible(tmp_path):
@@ -135,7 +147,7 @@ def test_a_moving_camera_is_noticed_and_masks_none_helps(tmp_path):
     )
     (source,) = ingest([tmp_path / "pan.mp4"], store=tmp_path / "b.zarr", crop_size=32, masks="none")["sources"]
     clip = StoreReader(tmp_path / "b.zarr").read(source["clips"][0])
-    assert source["verdict"] == "ok" and len(clip.frames) == 60 and not clip.masks.any()
+    assert source["verdict"] == "ok" and len(clip.frames) == 60 // STRIDE and not clip.masks.any()
 
 
 def test_a_cut_ends_the_clip(tmp_path):

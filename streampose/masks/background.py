@@ -109,17 +109,17 @@ class BackgroundModel:
         scene = self._scene
         image, self.steady = match_light(image, scene.image)
         score = difference_score(image, scene)
-        likely = cv2.medianBlur(cv2.compare(cv2.GaussianBlur(score, (5, 5), 1.2), WEAK_SCORE, cv2.CMP_GT), 3)
-        mask = np.zeros(likely.shape, np.uint8)
-        window = _window(likely)
+        differs = cv2.medianBlur((cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE).astype(np.uint8), 3)
+        mask = np.zeros(score.shape, np.uint8)
+        window = _window(np.asarray(differs))
         if window is None:
             return mask
         clear = None if self.kind == "median" else self._model.apply(image, 0.0)[window]
-        image, score, likely = image[window], score[window], likely[window] > 0
+        image, score, likely = image[window], score[window], np.asarray(differs)[window] > 0
         if clear is not None:  # the mixture models have the last word on what is clearly foreground
             score[clear == 0] = 0
         likely &= ~is_shadow(image, scene.image[window], score, likely, scene.grey)
-        self.steady = self.steady or np.count_nonzero(likely) < 0.08 * mask.size
+        self.steady = self.steady or bool(np.count_nonzero(likely) < 0.08 * mask.size)
         unexplained = _most(cv2.max(cv2.subtract(image, self._high[window]), cv2.subtract(self._low[window], image)))
         strong = (unexplained > UNEXPLAINED) & (score > STRONG_SCORE)
         mask[window] = clean_mask(likely.astype(np.uint8) * 255, strong, mask.size)
@@ -168,7 +168,7 @@ class _Subtractor:
     def apply(self, image: np.ndarray, rate: float) -> np.ndarray:
         h, w = image.shape[:2]
         seen = shrink(image, (w // 2, h // 2)) if self._half else image
-        mask = cv2.compare(self._model.apply(seen, learningRate=rate), 200, cv2.CMP_GT)
+        mask = (self._model.apply(seen, learningRate=rate) > 200).astype(np.uint8) * np.uint8(255)
         return np.asarray(cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST)) if self._half else mask
 
 
@@ -247,18 +247,16 @@ def is_shadow(
     reach = (3, 3) if half else (5, 5)
     if half:
         image, scene = (shrink(picture, (w // 2, h // 2)) for picture in (image, scene))
-    now, then = (cv2.add(cv2.blur(picture, reach), (1, 1, 1, 0), dtype=cv2.CV_32F) for picture in (image, scene))
+    now, then = (cv2.blur(picture, reach).astype(np.float32) + 1 for picture in (image, scene))
     grey_now, grey_then = (cv2.transform(picture, _MEAN) for picture in (now, then))
     ratio = cv2.divide(grey_now, grey_then)
     tint = _most(cv2.absdiff(now, cv2.multiply(then, cv2.merge((ratio, ratio, ratio)))))
     around = (5, 5) if half else (7, 7)
     variance = cv2.subtract(cv2.sqrBoxFilter(ratio, cv2.CV_32F, around), cv2.pow(cv2.blur(ratio, around), 2))
-    shadow = cv2.compare(variance, SHADE_VARIANCE, cv2.CMP_LT)
-    cv2.bitwise_and(shadow, cv2.compare(tint, SHADE_TINT * grey_now, cv2.CMP_LT), shadow)
-    cv2.bitwise_and(shadow, cv2.inRange(ratio, 0.45, 1.5), shadow)
+    shadow = (variance < SHADE_VARIANCE) & (tint < SHADE_TINT * grey_now) & (ratio > 0.45) & (ratio < 1.5)
     if half:
-        shadow = np.asarray(cv2.resize(shadow, (w, h), interpolation=cv2.INTER_NEAREST))
-    return shadow > 0
+        shadow = cv2.resize(shadow.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0
+    return shadow
 
 
 def clean_mask(raw: np.ndarray, strong: np.ndarray | None, picture: int, least_area: float = 0.0004) -> np.ndarray:
@@ -299,22 +297,40 @@ def fill_holes(mask: np.ndarray, largest: float) -> np.ndarray:
     return filled
 
 
-def same_view(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two pictures (h, w, 3) show the same scene from the same place: a static camera and no cut between.
+class View:
+    """What a picture (h, w, 3) uint8 RGB shows from where; its corners are found once for all comparisons."""
 
-    Corners of the first picture must be found at the same place in the second; where they do not tell (few, or most of
-    them on the subject itself), most pixels must be alike.
-    """
-    first, second = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (a, b))
-    corners = cv2.goodFeaturesToTrack(first, 160, 0.02, 6)
-    if corners is not None and len(corners) >= 24:
-        found, ok, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, corners.copy(), winSize=(11, 11), maxLevel=2)
-        moved = np.linalg.norm((found - corners).reshape(-1, 2), axis=1)
-        stayed = float(((ok.reshape(-1) == 1) & (moved < 0.7)).mean())
-        if stayed > 0.2 or stayed < 0.08:
-            return stayed > 0.2
-    difference = cv2.absdiff(first, second).astype(np.int16)
-    return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.85
+    def __init__(self, image: np.ndarray):
+        self.image = image
+        self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        self._corners: np.ndarray | None = None
+
+    def is_seen_in(self, image: np.ndarray) -> bool:
+        """Whether another picture shows the same scene from the same place: a static camera and no cut between.
+
+        Corners of this picture must be found at the same place in the other; where they do not tell (few, or most of
+        them on the subject itself), most pixels must be alike.
+        """
+        other = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if self._corners is None:
+            found = cv2.goodFeaturesToTrack(self._grey, 160, 0.02, 6)
+            self._corners = np.zeros((0, 1, 2), np.float32) if found is None else found
+        corners = self._corners
+        if len(corners) >= 24:
+            found, ok, _ = cv2.calcOpticalFlowPyrLK(
+                self._grey, other, corners, corners.copy(), winSize=(11, 11), maxLevel=2
+            )
+            moved = np.linalg.norm((found - corners).reshape(-1, 2), axis=1)
+            stayed = float(((ok.reshape(-1) == 1) & (moved < 0.7)).mean())
+            if stayed > 0.2 or stayed < 0.08:
+                return stayed > 0.2
+        difference = cv2.absdiff(self._grey, other).astype(np.int16)
+        return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.85
+
+
+def same_view(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two pictures (h, w, 3) show the same scene from the same place."""
+    return View(a).is_seen_in(b)
 
 
 def _window(mask: np.ndarray, margin: int = 4) -> tuple[slice, slice] | None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from streampose.masks.background import Background, model_size, same_view
+from streampose.geometry.crop import shrink
+from streampose.masks.background import Background, View, model_size
 from streampose.masks.learn import learn_background
 
 MOST_SAMPLES = 48
@@ -44,19 +44,19 @@ def find_scenes(pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Scene]
         pictures: (seconds, (h, w, 3) uint8 RGB) spread over the video; one size.
     """
     gathered: list[tuple[float, np.ndarray]] = []
-    first: np.ndarray | None = None
-    last: np.ndarray | None = None
+    first: View | None = None
+    last: View | None = None
     step = 1
     for count, (seconds, image) in enumerate(pictures):
         small = _small(image)
-        if last is not None and first is not None and not (same_view(last, small) and same_view(first, small)):
+        if last is not None and first is not None and not (last.is_seen_in(small) and first.is_seen_in(small)):
             yield _learn(gathered)
             gathered, first, step = [], None, 1
         elif gathered and seconds - gathered[0][0] > SCENE_SECONDS and len(gathered) >= 16:
             yield _learn(gathered)
             gathered, first, step = gathered[-4:], None, 1
-        first = small if first is None else first
-        last = small
+        last = View(small)
+        first = last if first is None else first
         if count % step == 0 or len(gathered) < LEAST_SAMPLES:
             gathered.append((seconds, image))
         else:
@@ -76,4 +76,4 @@ def _learn(gathered: list[tuple[float, np.ndarray]]) -> Scene:
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    return cv2.resize(image, model_size(image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
+    return shrink(image, model_size(image.shape[1], image.shape[0]))

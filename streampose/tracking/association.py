@@ -24,7 +24,6 @@ from streampose.tracking.boxes import (
 )
 
 FIRM_TRAVEL = 0.5  # times the subject's longer side
-MAX_PAUSED = 75  # frames after which subjects that have grown together are given up
 CLEARLY = 0.15  # how much better the best assignment after a crossing must be than the next
 
 
@@ -68,11 +67,13 @@ class Tracker:
         max_subjects: how many at a time; the smallest newcomers are left out.
         max_missed: frames that a subject may be out of sight.
         least_area: smallest newcomer, as a share of the picture.
+        max_paused: frames after which subjects that have grown together are given up.
     """
 
-    def __init__(self, max_subjects: int = 4, max_missed: int = 15, least_area: float = 0.002):
+    def __init__(self, max_subjects: int = 4, max_missed: int = 15, least_area: float = 0.002, max_paused: int = 75):
         self.tracks: list[Track] = []
         self._max_subjects, self._max_missed, self._least_area = max_subjects, max_missed, least_area
+        self._max_paused = max_paused
         self._next_id, self._next_group = 0, 0
         self._last_masks: dict[int, np.ndarray] = {}
 
@@ -286,7 +287,7 @@ class Tracker:
             track.paused = track.paused + 1 if track.paused_with is not None else 0
             if track.paused_with is None:
                 continue
-            if groups.count(track.paused_with) == 1 or track.paused > MAX_PAUSED:
+            if groups.count(track.paused_with) == 1 or track.paused > self._max_paused:
                 track.missed = self._max_missed + 1  # nobody can say any more who is left
         self.tracks = [track for track in self.tracks if track.missed <= self._max_missed]
         self._last_masks = {track.id: self._last_masks[track.id] for track in self.tracks}

@@ -14,9 +14,10 @@ from streampose.masks.background import Background
 from streampose.masks.refine import refine_mask
 from streampose.tracking.boxes import steady_square, touches_border
 
-WINDOW = 6  # frames before and after that steady the box
+STEADY_SECONDS = 0.2  # before and after that steady the box
 SIGNATURE = 24  # pixels a side of the small mask by which motion is measured
 MOTION_SECONDS = 0.4
+USUAL_SECONDS = 1.3  # over which its usual size is taken
 
 
 class Picture(Protocol):
@@ -45,6 +46,8 @@ class Follower:
         mask_size: (width, height) of the coarse masks.
         scene: the empty scene behind it; None keeps no masks.
         keep: takes (crop, mask, box, pts_seconds, frame_index) of every usable frame.
+        fps: how many frames a second it is given.
+        stride: difference of the numbers of two frames that follow each other.
     """
 
     def __init__(
@@ -53,8 +56,12 @@ class Follower:
         mask_size: tuple[int, int],
         scene: Background | None,
         keep: Callable[[np.ndarray, np.ndarray, np.ndarray, float, int], None],
+        fps: float = 30.0,
+        stride: int = 1,
     ):
         self._size, self._mask_size, self.scene, self._keep = size, mask_size, scene, keep
+        self._window, self._stride = max(2, round(STEADY_SECONDS * fps)), stride
+        self._usual = max(10, round(USUAL_SECONDS * fps))
         self._sightings: list[_Sighting] = []
         self._next = 0
         self._areas: list[float] = []
@@ -80,13 +87,13 @@ class Follower:
             mask: (h, w) bool, its own part of the foreground.
             foreground: (h, w) uint8, all of it.
         """
-        if self._sightings and frame.index - self._sightings[-1].frame.index > WINDOW:
+        if self._sightings and frame.index - self._sightings[-1].frame.index > self._window * self._stride:
             self.finish()
         window = self._around(box)
         own = mask[window]
         others = (foreground[window] > 0) & ~own
         self._sightings.append(_Sighting(frame, box, own, others))
-        if len(self._sightings) > self._next + WINDOW:
+        if len(self._sightings) > self._next + self._window:
             self._cut()
 
     def finish(self) -> None:
@@ -101,7 +108,7 @@ class Follower:
         boxes = np.stack([sighting.box for sighting in self._sightings]) * np.tile(scale, 2)
         square = steady_square(boxes, self._next)
         self._next += 1
-        if self._next > WINDOW:
+        if self._next > self._window:
             self._sightings.pop(0)
             self._next -= 1
         area = float(np.count_nonzero(now.mask))
@@ -127,7 +134,7 @@ class Follower:
     def _plausible(self, area: float) -> bool:
         """Whether the mask is about as large as it has been of late; a sudden change is an error or an occlusion."""
         usual = self.area
-        self._areas = [*self._areas[-40:], area]
+        self._areas = [*self._areas[-self._usual :], area]
         return usual == 0 or 0.4 < area / usual < 2.2
 
     def _measure(self, now: _Sighting, mask: np.ndarray) -> None:

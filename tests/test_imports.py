@@ -33,7 +33,11 @@ MAY_IMPORT = {
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime"},
 }
-EXCEPTIONS = {"runtime/torch.py": {"models"}}  # eager PyTorch runs the network itself; the other runtimes never see it
+EXCEPTIONS = {
+    "runtime/torch.py": {"models"},  # eager PyTorch runs the network itself; the other runtimes never see it
+    # other people's networks need torchvision, and only where they are asked for
+    **dict.fromkeys(("masks/sam.py", "masks/sam2.py", "tracking/detectors.py"), {"models"}),
+}
 VERBS = {path.stem for path in PACKAGE.glob("*.py")} - FOUNDATION - {"__init__", "cli"}
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol
 
 import cv2
@@ -135,7 +134,7 @@ class MovingForeground:
         if self._still is None:
             self._still = np.zeros(shape, np.float32)
         before, known, scene = _vote(small, pasts)
-        after, sure, _ = _vote(small, futures)
+        _, sure, _ = _vote(small, futures)
         soon = np.zeros(shape, bool)
         for laid in futures:
             soon |= (laid.distance > THRESHOLD) & laid.inside
@@ -235,6 +234,22 @@ def find_motion(now: _Picture, other: _Picture, hidden: np.ndarray | None = None
     return Motion(planes, explained / total)
 
 
+def camera_shift(pictures: Sequence[np.ndarray]) -> float | None:
+    """How far the background moves from the first to the last of some pictures (h, w, 3), over their longer side.
+
+    None where it cannot be told.
+    """
+    if len(pictures) < 2:
+        return None
+    motion = find_motion(_Picture(pictures[0]), _Picture(pictures[-1]))
+    if motion is None:
+        return None
+    h, w = pictures[0].shape[:2]
+    places = np.array([[[w * x, h * y]] for x in (0.1, 0.5, 0.9) for y in (0.1, 0.5, 0.9)], np.float32)
+    moved = cv2.perspectiveTransform(places, motion.planes[0])
+    return float(np.median(np.linalg.norm(moved - places, axis=-1))) / max(h, w)
+
+
 def lay_over(now: _Picture, other: _Picture, others: np.ndarray | None, hidden: np.ndarray | None) -> _Laid | None:
     """Lay another picture over this one by the background's motion.
 
@@ -276,7 +291,7 @@ def _which_plane(image: np.ndarray, other: np.ndarray, motion: Motion, hidden: n
         return np.zeros((h, w), np.uint8)
     seen = np.ones((h, w), np.float32) if hidden is None else (hidden == 0).astype(np.float32)
     total = cv2.blur(seen, (15, 15)) + 1e-3
-    costs = []
+    costs: list[np.ndarray] = []
     for plane in motion.planes:
         laid = cv2.warpPerspective(other, plane, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         difference = cv2.transform(cv2.absdiff(image, laid), np.full((1, 3), 1 / 3, np.float32)).astype(np.float32)

@@ -1,0 +1,159 @@
+"""The page and the contact sheet of a small store: two clips of one video, a second video that gave none."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from streampose.config import load_skeleton
+from streampose.errors import StoreError
+from streampose.inspect import OUTLINE, contact_sheet, inspect, outline_mask
+from streampose.store.reader import StoreReader
+from streampose.store.schema import create_store
+from streampose.store.writer import ClipWriter, publish_source, write_pairs
+
+SIZE, FRAMES = 32, (40, 15)
+BACKGROUND, SUBJECT = (30, 60, 90), (200, 180, 20)
+REASON = "no picture in it <b>at all</b>"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """In clip n, frame t shows a square in column t of the crop (at most 20), n rows from the top."""
+    store = tmp_path_factory.mktemp("inspect") / "store.zarr"
+    create_store(store, load_skeleton("human17"), crop_size=SIZE)
+    clips = []
+    for number, frames in enumerate(FRAMES):
+        writer = ClipWriter(store, f"park-{number}", source="park.mp4", fps=25)
+        for frame in range(frames):
+            mask = np.zeros((SIZE, SIZE), np.uint8)
+            mask[18 + number : 28 + number, min(frame, 20) : min(frame, 20) + 10] = 255
+            image = np.where(mask[..., None] > 0, SUBJECT, BACKGROUND).astype(np.uint8)
+            writer.append(image, mask, np.array([0, 0, SIZE, SIZE], np.float32), frame / 25, frame)
+        writer.finish(motion=0.25 + number, at_border=0.0)
+        clips.append(writer.id)
+    park = {"path": "videos/park.mp4", "verdict": "repaired", "reason": "3 frames lost", "frames": 60, "clips": clips}
+    publish_source(store, "park", park)
+    broken = {"path": "videos/broken.mp4", "verdict": "quarantined", "reason": REASON, "frames": 0, "clips": []}
+    publish_source(store, "broken", broken)
+    pairs = {"clip": np.array(["park-0"]), "i": np.array([0]), "j": np.array([5]), "seconds": np.array([0.2])}
+    write_pairs(store, {**pairs, "motion": np.array([0.5])})
+    return store
+
+
+class Tables(HTMLParser):
+    """The cells of each row of each table of a page, and the pictures."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tables: list[list[list[str]]] = []
+        self.images: list[str] = []
+        self._in_cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag == "img":
+            self.images.append(dict(attributes)["src"])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        self._in_cell = tag in ("td", "th") or (self._in_cell and tag not in ("tr", "table"))
+
+    def handle_endtag(self, tag):
+        self._in_cell = self._in_cell and tag not in ("tr", "table")
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.tables[-1][-1][-1] += data.strip()
+
+
+def test_the_numbers(store, tmp_path):
+    found = inspect(store, out=tmp_path / "look")
+    assert (found["skeleton"], found["crop_size"], found["pairs"]) == ("human17", SIZE, 1)
+    assert {s["source"]: (s["verdict"], s["reason"], len(s["clips"])) for s in found["sources"]} == {
+        "videos/park.mp4": ("repaired", "3 frames lost", 2),
+        "videos/broken.mp4": ("quarantined", REASON, 0),
+    }
+    assert [(c["id"], c["frames"], c["seconds"], c["motion"]) for c in found["clips"]] == [
+        ("park-0", 40, 1.6, 0.25),
+        ("park-1", 15, 0.6, 1.25),
+    ]
+    on_disk = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+    assert found["bytes"] == on_disk
+    assert found["files"] == {
+        "contact_sheet": str(tmp_path / "look" / "contact_sheet.png"), "page": str(tmp_path / "look" / "index.html")
+    }  # fmt: skip
+
+
+def test_the_page_lists_every_source_and_clip_and_holds_the_sheet(store, tmp_path):
+    files = inspect(store, out=tmp_path)["files"]
+    page = Path(files["page"]).read_text(encoding="utf-8")
+    sources, clips = Tables(page).tables
+    assert sorted(sources[1:]) == [
+        ["videos/broken.mp4", "quarantined", REASON, "0", "0"],
+        ["videos/park.mp4", "repaired", "3 frames lost", "60", "2"],
+    ]
+    assert "<b>at all" not in page  # what a file's name or a decoder says is text, not markup
+    assert clips[1:] == [
+        ["park-0", "40", "1.6", "0.25", "0.0977", "0.0"],
+        ["park-1", "15", "0.6", "1.25", "0.0977", "0.0"],
+    ]
+    assert re.search(r"2 sources, 2 clips, 1 frame pairs,\s+0\.\d MB, skeleton human17, crops of 32 pixels", page)
+    (picture,) = Tables(page).images
+    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == Path(files["contact_sheet"]).read_bytes()
+    assert "http" not in page.replace("http-equiv", "")  # it needs no network
+
+
+def test_the_sheet_has_a_row_a_clip_spread_over_its_time(store, tmp_path):
+    sheet = contact_sheet(StoreReader(store), columns=6)
+    assert sheet.shape == (2 * SIZE, 6 * SIZE, 3) and sheet.dtype == np.uint8
+    for row, frames in enumerate(FRAMES):
+        for column, frame in enumerate(np.linspace(0, frames - 1, 6).round().astype(int)):
+            tile = sheet[row * SIZE : (row + 1) * SIZE, column * SIZE : (column + 1) * SIZE]
+            x, y = min(frame, 20), 18 + row
+            np.testing.assert_array_equal(tile[y + 5, x + 5], SUBJECT)  # RGB, and at the time it should be
+            for outline in (tile[y, x : x + 10], tile[y + 9, x : x + 10], tile[y : y + 10, x], tile[y : y + 10, x + 9]):
+                assert (outline == OUTLINE).all()
+            np.testing.assert_array_equal(tile[-1, (x + 16) % SIZE], BACKGROUND)
+    path = Path(inspect(store, out=tmp_path)["files"]["contact_sheet"])
+    written = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(written, contact_sheet(StoreReader(store)))
+    assert written.shape == (2 * SIZE, 12 * SIZE, 3)
+    assert (written[:14, :40] == 255).any()  # the clip's name
+
+
+def test_many_clips_are_cut_off(store):
+    assert contact_sheet(StoreReader(store), columns=3, most_clips=1).shape == (SIZE, 3 * SIZE, 3)
+
+
+def test_an_outline_changes_a_copy_only():
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    mask[2:6, 2:6] = 255
+    drawn = outline_mask(image, mask, (1, 2, 3))
+    assert not image.any()
+    assert (drawn.any(-1) == ((mask > 0) & (cv2.erode(mask, np.ones((3, 3), np.uint8)) == 0))).all()
+
+
+def test_a_store_without_clips_has_a_page_without_a_picture(tmp_path):
+    store = tmp_path / "empty.zarr"
+    create_store(store, load_skeleton("mouse"), crop_size=SIZE)
+    found = inspect(store)
+    assert found["files"] == {"contact_sheet": None, "page": str(tmp_path / "empty-inspect" / "index.html")}
+    page = Path(found["files"]["page"]).read_text()
+    assert "0 sources, 0 clips" in page and not Tables(page).images
+    assert contact_sheet(StoreReader(store), columns=4).shape == (SIZE, 4 * SIZE, 3)
+
+
+def test_no_store_is_one_line_and_leaves_nothing(tmp_path):
+    with pytest.raises(StoreError, match="streampose ingest"):
+        inspect(tmp_path / "nowhere.zarr", out=tmp_path / "look")
+    assert not (tmp_path / "look").exists()

@@ -19,12 +19,15 @@ import pytest
 from websockets.sync.client import connect
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-watchdog"]
 NO_WEBGL = ["--disable-gpu", "--disable-3d-apis"]
-SERVE = (
-    "import pathlib, sys; from streampose.serve import serve; "
-    "serve(source='test', model=pathlib.Path(sys.argv[1]), runtime='onnx', port=int(sys.argv[2]))"
-)
+SERVE = """
+import pathlib, sys
+import streampose.server.app, streampose.server.session, onnx, onnxruntime, uvicorn
+from streampose.serve import serve
+sys.stdin.readline()
+serve(source='test', model=pathlib.Path(sys.argv[1]), runtime='onnx', port=int(sys.argv[2]))
+"""
 # Mean x of the pixels of the red shirt and of the skeleton on the very canvas that the user sees.
 CENTROIDS = """(() => {
   const canvas = document.getElementById('video');
@@ -70,9 +73,10 @@ class Page:
         return result["result"].get("value")
 
     def wait_for(self, condition: str, seconds: float = 40.0) -> None:
-        """Until an expression holds; it is asked after each drawn frame."""
+        """Until an expression holds; it is asked after each drawn frame, or now and then where none is drawn."""
         end = time.monotonic() + seconds
-        while not self.evaluate(f"new Promise(r => requestAnimationFrame(() => r(Boolean({condition}))))"):
+        ask = f"new Promise(r => {{ requestAnimationFrame(() => r(Boolean({condition}))); setTimeout(r, 1000); }})"
+        while not self.evaluate(ask):
             assert time.monotonic() < end, f"{condition} did not come true; problems: {self.problems}"
 
     def picture(self, selector: str) -> bytes:
@@ -81,18 +85,24 @@ class Page:
         return base64.b64decode(self.call("Page.captureScreenshot", clip={**box, "scale": 1})["data"])
 
 
-@contextlib.contextmanager
-def browser(profile: Path, url: str, flags: list[str]):
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--remote-debugging-port=0",
-        "--window-size=1200,760", *flags, "about:blank",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        port_file, end = profile / "DevToolsActivePort", time.monotonic() + 30
+class Browser:
+    """Chromium with an empty tab; made, it starts up while the test goes on."""
+
+    def __init__(self, profile: Path, flags: list[str]):
+        self._profile = profile
+        command = [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--disable-extensions",
+            f"--user-data-dir={profile}", "--remote-debugging-port=0", "--window-size=1200,760", *flags, "about:blank",
+        ]  # fmt: skip
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def open(self, url: str):
+        port_file, end = self._profile / "DevToolsActivePort", time.monotonic() + 30
         while not (port_file.is_file() and port_file.read_text().strip()):
-            assert process.poll() is None and time.monotonic() < end, "Chromium did not start"
+            assert self._process.poll() is None and time.monotonic() < end, "Chromium did not start"
+            time.sleep(0.02)
         debugger = f"http://127.0.0.1:{port_file.read_text().split()[0]}"
         tabs = json.load(urllib.request.urlopen(f"{debugger}/json/list"))
         target = next(tab for tab in tabs if tab["type"] == "page")["webSocketDebuggerUrl"]
@@ -100,26 +110,40 @@ def browser(profile: Path, url: str, flags: list[str]):
             page = Page(connection)
             page.call("Page.navigate", url=url)
             yield page
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
 
 
-@contextlib.contextmanager
-def server(bundle: Path, port: int):
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(bundle), str(port)])
-    try:
+class Server:
+    """`streampose serve` in a process of its own; made, it gets ready, and begins to listen when it is told to."""
+
+    def __init__(self, bundle: Path, port: int):
+        self._port = port
+        command = [sys.executable, "-c", SERVE, str(bundle), str(port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    @contextlib.contextmanager
+    def run(self):
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
         end = time.monotonic() + 40
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < end, "the server did not start"
+                assert self._process.poll() is None and time.monotonic() < end, "the server did not start"
+                time.sleep(0.02)
         yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        self._process.send_signal(signal.SIGINT)
+        assert self._process.wait(timeout=20) == 0
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
 
 
 @pytest.fixture
@@ -131,10 +155,15 @@ def port() -> int:
 def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
     url = f"http://127.0.0.1:{port}/"
     state = "document.getElementById('connection').dataset.state"
-    with contextlib.ExitStack() as stack:
-        running = stack.enter_context(contextlib.ExitStack())
-        running.enter_context(server(walker_bundle, port))
-        page = stack.enter_context(browser(tmp_path / "profile", url, WEBGL))
+    with (
+        contextlib.closing(Server(walker_bundle, port)) as server,
+        contextlib.closing(Browser(tmp_path / "profile", WEBGL)) as browser,
+        contextlib.closing(Server(walker_bundle, port)) as next_server,
+        contextlib.ExitStack() as stack,
+        contextlib.ExitStack() as serving,
+    ):
+        serving.enter_context(server.run())
+        page = stack.enter_context(browser.open(url))
         page.wait_for(f"document.getElementById('connection') && {state} === 'following'")
         page.wait_for("parseFloat(document.getElementById('p95').textContent) > 0")
         page.wait_for("parseFloat(document.getElementById('shown-fps').textContent) > 0")
@@ -149,14 +178,14 @@ def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
             assert abs(at["shirt"] - at["skeleton"]) < 45
             seen.append(at["skeleton"])
 
-        running.close()  # the server goes
+        serving.close()  # the server goes
         page.wait_for(f"{state} === 'offline'")
         assert "does not answer" in page.evaluate("document.getElementById('notice').textContent")
         first = page.picture("#space")
         page.wait_for(f"performance.now() > {page.evaluate('performance.now()')} + 500")
         assert page.picture("#space") != first  # the last pose still turns
 
-        running.enter_context(server(walker_bundle, port))  # and comes again
+        serving.enter_context(next_server.run())  # and comes again
         page.wait_for(f"{state} === 'following'")
         assert page.evaluate("document.getElementById('notice').hidden")
         assert page.problems == []
@@ -164,7 +193,12 @@ def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
 
 
 def test_without_webgl_the_3d_view_is_drawn_flat_and_says_so(walker_bundle, port, tmp_path):
-    with server(walker_bundle, port), browser(tmp_path / "p", f"http://127.0.0.1:{port}/", NO_WEBGL) as page:
+    with (
+        contextlib.closing(Browser(tmp_path / "profile", NO_WEBGL)) as browser,
+        contextlib.closing(Server(walker_bundle, port)) as server,
+        server.run(),
+        browser.open(f"http://127.0.0.1:{port}/") as page,
+    ):
         page.wait_for("document.getElementById('connection')?.dataset.state === 'following'")
         assert "drawn in 2D" in page.evaluate("document.getElementById('space-notice').textContent")
         page.evaluate("document.getElementById('space-notice').hidden = true")

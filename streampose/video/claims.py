@@ -22,10 +22,14 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes a mkv, webm or avi says it has beyond the end of the file; 0 where it is whole or does not say."""
+    """How many bytes a mp4, mkv, webm or avi lacks at its end; 0 where it is whole or does not say."""
+    size, declared = path.stat().st_size, 0
     with path.open("rb") as file:
         head = file.read(4096)
-    declared = 0
+        if head[4:8] in BRANDS:
+            while declared + 8 <= size:
+                length, _, _ = _read_box(file, declared, size)
+                declared = declared + length if length else size
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
         declared = 8 + int.from_bytes(head[4:8], "little")
     elif head[:4] == EBML:
@@ -35,7 +39,7 @@ def missing_bytes(path: Path) -> int:
         if head[at : at + 4] == SEGMENT:
             length, at = _read_vint(head, at + 4)
             declared = at + length
-    return max(0, declared - path.stat().st_size)
+    return max(0, declared - size)
 
 
 def _read_vint(data: bytes, at: int) -> tuple[int, int]:
@@ -67,20 +71,26 @@ def check_claims(path: Path) -> None:
 def _counts(file: BinaryIO, start: int, stop: int, depth: int) -> Iterator[int]:
     """The numbers of samples that the tables between two places of the file claim."""
     while start + 8 <= stop:
-        file.seek(start)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        header = 8
-        if length == 1:
-            length, header = int.from_bytes(file.read(8)), 16
-        elif length == 0:
-            length = stop - start
-        if length < header:
+        length, kind, header = _read_box(file, start, stop)
+        if not length:
             return
         if kind in CONTAINERS and depth < 8:
             yield from _counts(file, start + header, min(start + length, stop), depth + 1)
         elif kind in COUNTS:
             yield _claimed(file, kind, min(start + length, stop))
         start += length
+
+
+def _read_box(file: BinaryIO, start: int, stop: int) -> tuple[int, bytes, int]:
+    """Length, kind and length of the header of the box at a place; the length is 0 where it makes no sense."""
+    file.seek(start)
+    length, kind = struct.unpack(">I4s", file.read(8))
+    header = 8
+    if length == 1:
+        length, header = int.from_bytes(file.read(8)), 16
+    elif length == 0:
+        length = stop - start
+    return (length if length >= header else 0), kind, header
 
 
 def _claimed(file: BinaryIO, kind: bytes, stop: int) -> int:

@@ -21,7 +21,7 @@ import av
 from streampose.errors import VideoError
 from streampose.video.access import Cursor
 from streampose.video.container import OPTIONS, VIDEO_SUFFIXES, check_file, choose_stream, message_of
-from streampose.video.decode_decord import DecordReader, open_decord
+from streampose.video.decode_decord import DecordReader, import_decord, open_decord
 from streampose.video.folder import AnimatedWebp, ImageFolder, is_animated_webp
 from streampose.video.frame import Converter, Frame, read_orientation
 from streampose.video.index import IndexBuilder, TimestampIndex
@@ -82,6 +82,8 @@ def open_video(
     """
     if decoder not in DECODERS:
         raise VideoError(f"--decoder {decoder}: unknown; choose one of {', '.join(DECODERS)}")
+    if decoder == "decord":
+        import_decord()
     path = Path(path)
     if path.is_dir():
         return Video(ImageFolder(path), size, decoder)
@@ -92,7 +94,13 @@ def open_video(
 
 
 class Video:
-    """An open video; use it as a context manager. Made by `open_video`."""
+    """An open video; use it as a context manager. Made by `open_video`.
+
+    Attributes:
+        path: the file or folder.
+        probe: what the container and the first frame say.
+        interlaced: whether the first frame is woven of two fields; such frames are deinterlaced.
+    """
 
     def __init__(self, source: MediaFile | ImageFolder | AnimatedWebp, size: tuple[int, int] | None, decoder: str):
         self.path, self._source, self._decoder = source.path, source, decoder
@@ -113,7 +121,7 @@ class Video:
             source.close()
             raise VideoError(f"{self.path}: no frame can be decoded ({problem}); skipped")
         first = entry.picture
-        self._coded_size = (first.width, first.height)
+        self._coded_size, self.interlaced = (first.width, first.height), first.interlaced_frame
         orientation = read_orientation(first)
         shown = self._coded_size[::-1] if orientation.transposed else self._coded_size
         self._converter = Converter(size or shown, orientation)
@@ -167,8 +175,9 @@ class Video:
                 raise VideoError(f"{self.path}: frame {i} at {index.pts_seconds[i]:.2f} s is damaged or missing")
         if self._decoder == "decord" and self._decord is None:
             self._decord = open_decord(self, self._source)
+            self._decoder = "decord" if self._decord else "pyav"
         numbers = sorted(set(indices))
-        if self._decord is not None and self._decord.trusted:
+        if self._decord is not None:
             images = self._decord.read(numbers, self._converter.size)
             found = {i: Frame(image, float(index.pts_seconds[i]), i) for i, image in zip(numbers, images, strict=True)}
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -16,33 +15,28 @@ from streampose.video.media import MediaFile
 if TYPE_CHECKING:
     from streampose.video.decode import Video
 
-CHECKED_FRAMES = 5  # compared with PyAV's, spread over the file
-CHECKED_WIDTH = 64
+CHECKED_FRAMES = 9  # compared with PyAV's, spread over the file
+CHECKED_WIDTH = 160
 TIME_TOLERANCE = 0.25  # of the least time between two frames
-MOST_DIFFERENCE = 6.0  # mean grey levels; conversions differ a little, neighbouring frames may too
+MOST_DIFFERENCE, SLIGHT = 6.0, 0.02  # mean grey levels; conversions differ a little, neighbours may differ less
 BATCH = 32
 
 
 class DecordReader:
-    """decord's view of one file.
+    """decord's view of the file of a video.
 
     Attributes:
-        trusted: whether its frames were found to be those of PyAV.
-        reason: why not.
+        reason: why it is not to be trusted; empty where its frames were found to be those of PyAV.
     """
 
-    def __init__(self, path: Path, video: Video):
-        self.trusted, self.reason = False, ""
-        self._reader: Any = None
+    def __init__(self, video: Video):
         decord = import_decord()
         try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self._reader = decord.VideoReader(str(video.path), ctx=decord.cpu(0), num_threads=1)
             self.reason = self._compare(video)
         except Exception as error:  # decord raises its own kinds, and plain RuntimeError from C++
-            self.reason = (
-                f"decord cannot read it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            )
-        self.trusted = not self.reason
+            logger.debug("%s: decord: %s", video.path, error)
+            self.reason = "decord cannot read it"
 
     def read(self, numbers: Sequence[int], size: tuple[int, int]) -> list[np.ndarray]:
         """Frames of ascending numbers: list of (H, W, 3) uint8 RGB of size (width, height)."""
@@ -54,6 +48,8 @@ class DecordReader:
     def _compare(self, video: Video) -> str:
         """Why it is not to be trusted; empty where it gives the same frames at the same times."""
         index = video.index
+        if video.interlaced:
+            return "it is interlaced, which decord leaves as it is"
         if not index.sound.all():
             return f"{int((~index.sound).sum())} frames of it are damaged or missing"
         if len(self._reader) != len(index):
@@ -64,34 +60,39 @@ class DecordReader:
         shift = times - index.pts_seconds
         if np.abs(shift - np.median(shift)).max() > tolerance:
             return "decord gives its frames other times"
-        numbers = sorted({int(n) for n in np.linspace(0, len(index) - 1, CHECKED_FRAMES)})
+        return self._compare_pictures(video, len(index))
+
+    def _compare_pictures(self, video: Video, count: int) -> str:
+        numbers = sorted({int(n) for n in np.linspace(0, count - 1, CHECKED_FRAMES)})
         width, height = video.probe.width, video.probe.height
         small = (CHECKED_WIDTH, max(1, round(CHECKED_WIDTH * height / width)))
-        ours = dict(video._fetch(numbers))
-        for number in numbers:
+        around = sorted({m for n in numbers for m in (n - 1, n, n + 1) if 0 <= m < count})
+        ours = {number: frame.small(small).astype(np.float32) for number, frame in video._fetch(around)}
+        for number in numbers[::2] + numbers[1::2]:  # back and forth, as random access goes
             image = self._reader[number].asnumpy()
             if image.shape[:2] != (height, width):
                 return f"decord gives frames of {image.shape[1]} x {image.shape[0]} instead of {width} x {height}"
-            difference = np.abs(_resize(image, small).astype(np.float32) - ours[number].small(small)).mean()
-            if difference > MOST_DIFFERENCE:
+            theirs = _resize(image, small)
+            difference = {m: float(np.abs(theirs - ours[m]).mean()) for m in around if abs(m - number) <= 1}
+            if difference[number] > min(MOST_DIFFERENCE, min(difference.values()) + SLIGHT):
                 return f"decord gives another picture as frame {number}"
         return ""
 
 
-def open_decord(video: Video, source: object) -> DecordReader:
-    """decord for a video's file, compared with PyAV; a message says where it is not trusted.
+def open_decord(video: Video, source: object) -> DecordReader | None:
+    """decord for the source of a video, compared with PyAV; None, and a message, where it is not to be trusted.
 
     Raises:
         VideoError: decord is not installed.
     """
+    reason = "decord reads files of videos only"
     if isinstance(source, MediaFile):
-        reader = DecordReader(video.path, video)
-    else:
-        reader = DecordReader.__new__(DecordReader)
-        reader.trusted, reader.reason = False, "decord reads no folders and no animated webp"
-    if not reader.trusted:
-        logger.warning("%s: read with PyAV: %s", video.path, reader.reason)
-    return reader
+        reader = DecordReader(video)
+        if not reader.reason:
+            return reader
+        reason = reader.reason
+    logger.warning("%s: read with PyAV: %s", video.path, reason)
+    return None
 
 
 def import_decord() -> Any:

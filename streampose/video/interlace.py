@@ -25,7 +25,6 @@ def deinterlace(picture: av.VideoFrame) -> av.VideoFrame:
     else:
         reduced = picture
     smooth = av.VideoFrame(picture.width, picture.height, reduced.format.name)
-    smooth.pts, smooth.time_base = picture.pts, picture.time_base
     smooth.colorspace, smooth.color_range = picture.colorspace, picture.color_range
     for source, target in zip(reduced.planes, smooth.planes, strict=True):
         lines = _lines(source)[:, : source.width]

@@ -77,7 +77,9 @@ class MediaFile:
             frames = None  # each frame takes a byte at least
         streams = count_video_streams(self._container)
         note = f"the largest of {streams} video streams was read" if streams > 1 else ""
-        return Facts(fps, duration, frames, end, stream.codec_context.name, note, missing, self._complete)
+        return Facts(
+            fps, duration, frames, end, stream.codec_context.name, note, missing, self._complete and not missing
+        )
 
     def entries(self) -> Iterator[Entry]:
         """All entries from the start, in display order. The file must have just been opened."""
@@ -111,7 +113,7 @@ class MediaFile:
             other.close()
         assert self.time_base is not None
         rhythm, base, missing = Rhythm(), float(self.time_base), 0
-        if not self._complete:
+        if not self._complete or missing_bytes(self.path):
             missing = sum(rhythm.missing_before(time * base, duration * base) for time, duration in sorted(times))
         return len(times) + missing, rhythm
 

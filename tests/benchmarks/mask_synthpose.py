@@ -173,8 +173,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 @pytest.mark.benchmark
 def test_learns_synthpose_without_labels(tmp_path):
     """The promise: at least 0.70 in 30 minutes on two cores, and clearly better than the structure-free baseline."""
-    full = run_variant("full", tmp_path, "small", minutes=28)
-    points = run_variant("structure-free (Eq. 3)", tmp_path, "small", minutes=28)
+    full = run_variant("full", tmp_path, "tiny", minutes=24)
+    points = run_variant("structure-free (Eq. 3)", tmp_path, "tiny", minutes=24)
     print(table([points, full]))
     assert full["metrics"]["pck@0.2/flips"] >= 0.70
     assert full["metrics"]["pck@0.2/flips"] > 2 * points["metrics"]["pck@0.2/flips"]

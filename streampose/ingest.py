@@ -41,6 +41,7 @@ from streampose.video.shots import ShotDetector, thumbnail_size
 
 MASKS = ("auto", "mog2", "knn", "median", "none")
 DECODER_THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # masks and crops need the other processors
+SAMPLES = 75  # pictures of a short video from which its empty scenes are learnt
 SCENE_WIDTH = 640  # the empty scene is kept at this size, finer than the model
 LEAST_FRAMES = 12  # of a video
 LEAST_CROPS, LEAST_SECONDS = 6, 0.4  # shorter clips are dropped
@@ -252,11 +253,12 @@ def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None
 
 @dataclass(frozen=True)
 class _Made:
-    """A finished clip: its median area in the coarse mask and the share of frames in which it touches the border."""
+    """A finished clip: its median area in the coarse mask, and the shares of frames at the border and kept at all."""
 
     writer: ClipWriter
     area: float
     at_border: float
+    steadiness: float
 
 
 class _ClipMaker:
@@ -277,7 +279,8 @@ class _ClipMaker:
         self._fps = video.probe.fps / self._stride
         shown = (video.probe.width, video.probe.height)
         self._size = model_size(*shown)
-        pictures = sample_pictures(self._job.path, model_size(*shown, SCENE_WIDTH))
+        apart = float(np.clip((video.probe.duration_seconds or 0.0) / SAMPLES, 0.1, 0.5))
+        pictures = sample_pictures(self._job.path, model_size(*shown, SCENE_WIDTH), apart)
         with ahead(find_scenes(pictures), 1) as scenes, ahead(self._frames(video), 8) as frames:
             stage = _Stage(scenes)
             for frame, cut in frames:
@@ -318,7 +321,8 @@ class _ClipMaker:
         for made in self._done:
             reflection = made.at_border > 0.8 and made.area < 0.5 * largest
             crumb = made.area < 0.3 * largest and made.writer.num_frames < 2 * self._fps
-            if keep and not reflection and not crumb:
+            flicker = made.area < 0.3 * largest and made.steadiness < 0.7
+            if keep and not (reflection or crumb or flicker):
                 clips.append(made.writer.id)
             else:
                 made.writer.discard()
@@ -400,7 +404,7 @@ class _ClipMaker:
             return
         at_border = round(follower.at_border / follower.kept, 4)
         writer.finish(motion=round(follower.motion, 4), at_border=at_border, masks=self.masks)
-        self._done.append(_Made(writer, follower.area, at_border))
+        self._done.append(_Made(writer, follower.area, at_border, follower.steadiness))
 
     def _end_shot(self) -> None:
         for track_id in list(self._open):

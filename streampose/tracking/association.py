@@ -35,6 +35,7 @@ class Track:
         id: number, never used twice.
         box: (4,) tight box in the mask's pixels.
         mask: (h, w) bool, what of the foreground is its own; all False while paused or missed.
+        side: its usual longer side in pixels.
         firm: whether it has travelled, as subjects do and flickering spots do not.
         seen: whether it was found in the last frame.
         paused_with: id of the group that it has grown together with, else None.
@@ -49,6 +50,7 @@ class Track:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))
     began_at: np.ndarray = field(default_factory=lambda: np.zeros(2, np.float32))
     firm: bool = False
+    side: float = 0.0
     age: int = 1
     missed: int = 0
     seen: bool = True
@@ -250,15 +252,14 @@ class Tracker:
             return free
         cost = np.full((len(lost), len(bodies)), 1e3)
         for r, track in enumerate(lost):
-            size = float((track.box[2:] - track.box[:2]).max())
-            expected = track.centre + track.velocity * track.missed
+            expected = np.stack([track.centre, track.centre + track.velocity * track.missed])
             for c, body in enumerate(bodies):
-                away = float(np.linalg.norm((body.box[:2] + body.box[2:]) / 2 - expected)) / size
+                away = float(np.linalg.norm((body.box[:2] + body.box[2:]) / 2 - expected, axis=1).min()) / track.side
                 ratio = body.area / track.area
                 if away > 1.0 + 0.05 * track.missed or not 0.3 < ratio < 3.0:
                     continue
                 unlike = histogram_distance(track.colours, colour_histogram(image, blob_mask(labels, body)))
-                if unlike < 0.6:
+                if unlike < 0.75 - 0.25 * away:  # the nearer, the less its colours must tell
                     cost[r, c] = away + unlike
         for r, c in zip(*linear_sum_assignment(cost), strict=True):
             if cost[r, c] < 1e3:
@@ -272,7 +273,9 @@ class Tracker:
         track.mask = blob_mask(labels, blob)
         track.box = blob.box
         side = float((blob.box[2:] - blob.box[:2]).max())
-        track.firm |= track.age >= 5 and float(np.linalg.norm(track.centre - track.began_at)) > FIRM_TRAVEL * side
+        track.side = 0.9 * track.side + 0.1 * side if track.age > 5 else max(track.side, side)
+        travel = float(np.linalg.norm(track.centre - track.began_at))
+        track.firm |= track.age >= 5 and travel > FIRM_TRAVEL * max(side, track.side)
         step = (track.centre - before) / frames
         track.velocity = np.zeros(2, np.float32) if jumped else 0.6 * track.velocity + 0.4 * step
         track.area = 0.9 * track.area + 0.1 * blob.area if track.age > 5 else float(blob.area)
@@ -307,6 +310,7 @@ class Tracker:
         own = blob_mask(labels, blob)
         track = Track(self._next_id, blob.box, own, float(blob.area), colour_histogram(image, own))
         track.began_at = track.centre
+        track.side = float((blob.box[2:] - blob.box[:2]).max())
         self._next_id += 1
         self._last_masks[track.id] = own
         self.tracks.append(track)

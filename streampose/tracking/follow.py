@@ -68,11 +68,17 @@ class Follower:
         self._signatures: list[tuple[float, np.ndarray]] = []
         self._motions = self._motion_sum = 0.0
         self.kept = self.at_border = 0
+        self._first = self._last = 0
 
     @property
     def motion(self) -> float:
         """How much its shape changes within a moment: mean 1 - IoU of its masks, in [0, 1]."""
         return self._motion_sum / self._motions if self._motions else 0.0
+
+    @property
+    def steadiness(self) -> float:
+        """Share of the frames between its first and its last that were kept, in [0, 1]."""
+        return self.kept / ((self._last - self._first) // self._stride + 1) if self.kept else 0.0
 
     @property
     def area(self) -> float:
@@ -129,6 +135,8 @@ class Follower:
                 return
         self._measure(now, mask)
         self._keep(crop, mask, square, now.frame.pts_seconds, now.frame.index)
+        self._first = now.frame.index if self.kept == 0 else self._first
+        self._last = now.frame.index
         self.kept += 1
 
     def _plausible(self, area: float) -> bool:

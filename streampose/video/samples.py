@@ -11,9 +11,8 @@ import numpy as np
 from streampose.video.container import OPTIONS, choose_stream
 from streampose.video.frame import Converter, read_orientation
 
-FREE_FRAMES = 200  # the start is looked at closely, so that short videos are sampled well
+FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well
 SHARE = 0.06  # of all later frames that are decoded for the sake of samples
-CLOSE_PICTURES, APART = 40, 4  # so many pictures are taken close together, those after them so many times further apart
 
 
 def sample_pictures(
@@ -25,7 +24,7 @@ def sample_pictures(
 
     Args:
         size: (width, height) of the pictures, upright.
-        every_seconds: least time between two at the start of the video.
+        every_seconds: least time between two.
 
     Yields:
         (seconds in the container's time, (h, w, 3) uint8 RGB).
@@ -36,16 +35,16 @@ def sample_pictures(
         stream.codec_context.thread_count = 2  # a fixed number: which pictures come out depends on it
         stream.codec_context.skip_frame = "BIDIR"
         converter: Converter | None = None
-        last, given = -np.inf, 0
+        last = -np.inf
         for picture in _some_pictures(container, stream):
             if picture.pts is None or picture.time_base is None or picture.is_corrupt:
                 continue
             seconds = float(picture.pts * picture.time_base)
-            if abs(seconds - last) < every_seconds * (1 if given < CLOSE_PICTURES else APART):
+            if abs(seconds - last) < every_seconds:
                 continue
             if converter is None:
                 converter = Converter(size, read_orientation(picture))
-            last, given = seconds, given + 1
+            last = seconds
             yield seconds, converter.convert(picture, size, "rgb24")
 
 

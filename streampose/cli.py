@@ -281,6 +281,39 @@ def synth(
 
 
 @app.command()
+def calibrate(
+    paths: Annotated[list[Path], typer.Argument(help="Folders (or videos), one a camera; or their common folder.")],
+    square_mm: Annotated[float, typer.Option(help="Side of a square of the board in millimetres.")],
+    out: Annotated[Path, typer.Option(help="The calibration: .toml or .json; a report lies beside it.")] = Path(
+        "calibration.toml"
+    ),
+    board: Annotated[str, typer.Option(help="checkerboard or charuco.")] = "checkerboard",
+    corners: Annotated[str, typer.Option(help="Inner corners, columns x rows: those between four squares.")] = "7x4",
+    marker_mm: Annotated[float | None, typer.Option(help="Side of a ChArUco marker [default: 3/4 square].")] = None,
+    dictionary: Annotated[str, typer.Option(help="Dictionary of the ChArUco markers.")] = "DICT_5X5_100",
+    lens: Annotated[str, typer.Option(help="none, radial, radtan or fisheye.")] = "radial",
+    together: Annotated[bool, typer.Option("--together", help="The pictures are of the same moments.")] = False,
+    synchronise: Annotated[str, typer.Option(help="Of videos: none, auto, audio, motion or timestamps.")] = "none",
+    floor: Annotated[str | None, typer.Option(help="Moment in which the board lies on the floor: z = 0.")] = None,
+    every_seconds: Annotated[float, typer.Option(help="Time between the frames of a video that are used.")] = 0.5,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Photos or videos of a board -> lenses and places of cameras."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.calibrate import calibrate as run
+
+        return run(
+            paths, out=out, board=board, corners=corners, square_mm=square_mm, marker_mm=marker_mm,
+            dictionary=dictionary, lens=lens, together=together, synchronise=synchronise, floor=floor,
+            every_seconds=every_seconds,
+        )  # fmt: skip
+
+    _run(verb, _say_calibration, as_json, log_level)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo.")] = Path("demo"),
     max_minutes: Annotated[float, typer.Option(help="Time for training.")] = 5.0,
@@ -391,6 +424,19 @@ def _say_store(result: dict[str, Any]) -> None:
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         print(f"{entry['source']}: {entry['verdict']}{reason}, {len(entry.get('clips', ()))} clips")
     _say_values({key: value for key, value in result.items() if key != "sources"})
+
+
+def _say_calibration(result: dict[str, Any]) -> None:
+    for entry in result["cameras"]:
+        place = "placed" if entry["posed"] else "lens only"
+        print(
+            f"{entry['camera']}: focal length {entry['focal_px'][0]:.1f} px, corners within {entry['error_px']:.3f} px in "
+            f"{entry['used']} of {entry['photos']} pictures, which cover {entry['coverage']:.0%} of the image; {place}"
+        )
+    if result["rig"] is not None:
+        rig = result["rig"]
+        print(f"places: corners within {rig['error_px']:.3f} px of {rig['moments']} moments that cameras share")
+    print(f"{result['out']}: written; look at {result['report']}")
 
 
 def _say_values(result: dict[str, Any], indent: str = "") -> None:

@@ -125,9 +125,9 @@ def test_lenses_then_places_then_bundle_adjustment(lenses):
     alone, cameras = {}, {}
     for number, (name, camera) in enumerate(truth.items()):
         at_origin = Camera(camera.K, np.eye(3), np.zeros(3), SIZE, camera.distortion, camera.fisheye)
-        alone[name] = hand_held(at_origin, 10, rng)
+        alone[name] = hand_held(at_origin, 14, rng)
         cameras[name] = calibrate_lens(alone[name], BOARD, SIZE, lenses[number % len(lenses)]).camera
-    moments = wave(truth, 14, rng)
+    moments = wave(truth, 20, rng)
     rig = place_cameras(cameras, moments, BOARD, alone=alone)
     degrees, millimetres = apart(rig.cameras, truth)
     assert degrees < 0.2 and millimetres < 2
@@ -142,7 +142,7 @@ def test_lenses_then_places_then_bundle_adjustment(lenses):
 def test_a_photo_of_another_moment_is_found_out():
     rng = np.random.default_rng(7)
     truth = make_rig(rng, 3)
-    moments = wave(truth, 14, rng)
+    moments = wave(truth, 20, rng)
     moments["m05"]["c2"] = next(m["c2"] for k, m in moments.items() if k != "m05" and "c2" in m)
     assert "c0" in moments["m05"] or "c1" in moments["m05"]
     rig = place_cameras(truth, moments, BOARD)

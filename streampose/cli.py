@@ -430,7 +430,7 @@ def _say_calibration(result: dict[str, Any]) -> None:
     for entry in result["cameras"]:
         place = "placed" if entry["posed"] else "lens only"
         print(
-            f"{entry['camera']}: focal length {entry['focal_px'][0]:.1f} px, corners within {entry['error_px']:.3f} px in "
+            f"{entry['camera']}: focal length {entry['focal_px'][0]:.1f} px, corners to {entry['error_px']:.3f} px in "
             f"{entry['used']} of {entry['photos']} pictures, which cover {entry['coverage']:.0%} of the image; {place}"
         )
     if result["rig"] is not None:

@@ -1,8 +1,9 @@
 """`streampose ingest`: videos -> shots -> subjects -> crops, masks and frame pairs in a store.
 
 Each video is looked at twice: a few pictures from all over it show the empty scenes (`masks.scenes`), then every frame
-is decoded once, masked, and its subjects are followed. A source is published when it is complete; what a crash leaves
-is cleared away by the next run, which skips the sources that are done. Memory does not grow with a video's length.
+is decoded once, masked, and its subjects are followed. Long videos are divided into spans. A source is published when
+all its spans are done; what a crash leaves of an unfinished span is cleared away by the next run, which skips the spans
+and sources that are done. Memory does not grow with a video's length.
 """
 
 from __future__ import annotations
@@ -15,38 +16,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
-from streampose.masks.background import BackgroundModel, model_size, same_view
-from streampose.masks.scenes import Scene, find_scenes
+from streampose.ingestion.clips import DECODER_THREADS, ClipMaker, Options
+from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
 from streampose.store.pairs import sample_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked
-from streampose.store.writer import ClipWriter, publish_source, remove_orphans, remove_source, write_pairs
-from streampose.tracking.association import Track, Tracker
-from streampose.tracking.follow import Follower
-from streampose.video.ahead import ahead
-from streampose.video.decode import Video, find_videos, open_video
-from streampose.video.frame import Frame
-from streampose.video.samples import sample_pictures
-from streampose.video.shots import ShotDetector, thumbnail_size
+from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
+from streampose.tracking.worth import Evidence, is_subject
+from streampose.video.decode import Verdict, find_videos, open_video
 
 MASKS = ("auto", "mog2", "knn", "median", "none")
-DECODER_THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # masks and crops need the other processors
-SAMPLES = 75  # pictures of a short video from which its empty scenes are learnt
-SCENE_WIDTH = 640  # the empty scene is kept at this size, finer than the model
 LEAST_FRAMES = 12  # of a video
-LEAST_CROPS, LEAST_SECONDS = 6, 0.4  # shorter clips are dropped
-MISSED_SECONDS, PAUSED_SECONDS = 0.6, 2.5  # a subject may be out of sight; two may be one blob
-LEAST_MOTION, LEAST_STILL_AREA = 0.12, 0.012  # what a subject must show that never leaves its place
+SMALL_BYTES = 1_000_000  # a file that is never worth dividing
 MOVES = "the camera moves, so there is no background to mask by; film from a tripod, or ingest it with --masks none"
 
 
@@ -71,7 +61,7 @@ def ingest(
         skeleton: name or YAML file of the skeleton that the store is for.
         masks: `auto`, `mog2`, `knn`, `median`, or `none` (crops without masks, also from a moving camera).
         crop_size: side of the crops in pixels.
-        workers: videos processed at once, each in a process of its own.
+        workers: processes that share videos, and the spans of long videos.
         max_subjects: subjects followed at a time.
         rate: frames a second, about, that are looked at for subjects and kept as crops; all are decoded and searched
             for cuts. 0 takes every frame.
@@ -95,7 +85,7 @@ def ingest(
     create_store(store, load_skeleton(skeleton), crop_size=crop_size)
     with locked(store):
         remove_orphans(store)
-        options = _Options(store, masks, crop_size, max_subjects, rate)
+        options = Options(store, masks, crop_size, max_subjects, rate)
         jobs, sources = _plan(paths, store, overwrite)
         for job, result in _run(jobs, options, workers):
             sources[job.number] = result
@@ -113,15 +103,6 @@ def ingest(
         "contact_sheet": sheet,
         "seconds": round(time.monotonic() - started, 2),
     }
-
-
-@dataclass(frozen=True)
-class _Options:
-    store: Path
-    masks: str
-    crop_size: int
-    max_subjects: int
-    rate: float
 
 
 @dataclass(frozen=True)
@@ -171,25 +152,56 @@ def _plan(paths: list[Path], store: Path, overwrite: bool) -> tuple[list[_Job], 
     return jobs, results
 
 
-def _run(jobs: list[_Job], options: _Options, workers: int) -> Iterator[tuple[_Job, dict[str, Any]]]:
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            with progress(job.path.name, _frames_estimate(job.path)) as bar:
-                yield job, _ingest_source(job, options, bar.advance)
+@dataclass(frozen=True)
+class _Task:
+    job: _Job
+    span: Span
+
+
+def _run(jobs: list[_Job], options: Options, workers: int) -> Iterator[tuple[_Job, dict[str, Any]]]:
+    """Every source's result, as soon as all of its spans are done."""
+    plans = {job.number: _spans(job) for job in jobs}
+    left = {job.number: len(plans[job.number]) for job in jobs}
+    for task in _work([_Task(job, span) for job in jobs for span in plans[job.number]], options, workers):
+        left[task.job.number] -= 1
+        if not left[task.job.number]:
+            yield task.job, _publish(task.job, plans[task.job.number], options)
+
+
+def _work(tasks: list[_Task], options: Options, workers: int) -> Iterator[_Task]:
+    """The tasks, each when it is done."""
+    if workers == 1 or len(tasks) < 2:
+        frames = sum(_frames_estimate(job.path) or 0 for job in {task.job: None for task in tasks})
+        with progress("ingest", frames or None) as bar:
+            for task in tasks:
+                bar.advance(0, task.job.path.name)
+                _ingest_span(task, options, bar.advance)
+                yield task
         return
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool,
-        progress("videos", len(jobs), "videos") as bar,
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool,
+        progress("ingest", len(tasks), "parts") as bar,
     ):
-        waiting = {pool.submit(_ingest_source, job, options): job for job in jobs}
+        waiting = {pool.submit(_ingest_span, task, options): task for task in tasks}
         try:
             for done in as_completed(waiting):
-                bar.advance(1, waiting[done].path.name)
-                yield waiting[done], done.result()
+                bar.advance(1, waiting[done].job.path.name)
+                done.result()
+                yield waiting[done]
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _spans(job: _Job) -> list[Span]:
+    if job.path.is_file() and job.path.stat().st_size < SMALL_BYTES:
+        return [Span()]
+    try:
+        with open_video(job.path) as video:
+            return plan_spans(video)
+    except VideoError:
+        return [Span()]  # reading it says why
 
 
 def _end_with_parent() -> None:
@@ -204,229 +216,127 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _ingest_source(job: _Job, options: _Options, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
-    """One video, to its verdict; a failure of one video never stops the others."""
-    started = time.monotonic()
-    maker = _ClipMaker(job, options)
-    probe: dict[str, Any] = {}
-    verdict, reason = "quarantined", ""
-    lost: list[tuple[float, float]] = []
+def _ingest_span(task: _Task, options: Options, advance: Callable[[float], None] | None = None) -> None:
+    """One span of a video, to its record; a failure of one never stops the others."""
+    job, span = task.job, task.span
+    if read_record(options.store, job.source_id, span, _comparable(options)) is not None:
+        return
+    maker = ClipMaker(job.path, job.source_id, span, options)
+    failure, verdict = "", Verdict("quarantined", "")
     cv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pictures are small: waking others takes longer than the work
     try:
         with open_video(job.path, threads=DECODER_THREADS) as video:
-            probe = dict(vars(video.probe))
             maker.run(video, advance)
-            lost = list(video.verdict.lost_spans)
-            verdict, reason = maker.judge(video.verdict.verdict, video.verdict.reason)
+            verdict = video.verdict
     except VideoError as error:
-        reason = _reason(job.path, error)
+        failure = _reason(job.path, error)
     except StoreError:
         raise
     except Exception as error:
         logger.debug("%s", job.path, exc_info=True)
-        reason = f"failed unexpectedly ({type(error).__name__}: {error}); please report this"
+        failure = f"failed unexpectedly ({type(error).__name__}: {error}); please report this"
     finally:
         cv2.setNumThreads(cv_threads)
-    clips = maker.end(keep=verdict != "quarantined")
+        maker.discard_unfinished()
+    record = SpanRecord(
+        failure=failure,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        lost_spans=[list(lost) for lost in verdict.lost_spans],
+        frames=maker.frames,
+        looks=maker.looks,
+        masked_frames=maker.masked_frames,
+        shots=maker.shots,
+        made=[asdict(made) for made in maker.made],
+    )
+    write_record(options.store, job.source_id, span, record, _comparable(options))
+
+
+def _comparable(options: Options) -> dict[str, Any]:
+    """The options that change what a span gives."""
+    return {name: value for name, value in asdict(options).items() if name != "store"}
+
+
+def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
+    """Put the spans of a source together, judge it and make it exist."""
+    found = [read_record(options.store, job.source_id, span, _comparable(options)) for span in spans]
+    records = [record for record in found if record is not None]
+    frames, looks, masked = (sum(getattr(r, name) for r in records) for name in ("frames", "looks", "masked_frames"))
+    made = [(entry["clip"], Evidence(**entry["evidence"])) for record in records for entry in record.made]
+    verdict, reason = _judge(records, options.masks, bool(made))
+    largest = max((evidence.area for _, evidence in made), default=0.0)
+    clips = []
+    for clip, evidence in made:
+        if verdict != "quarantined" and is_subject(evidence, largest):
+            clips.append(clip)
+        else:
+            remove_clip(options.store, clip)
     attributes = {
         "path": str(job.path),
         "name": job.name,
-        "size_bytes": job.path.stat().st_size,
+        "size_bytes": job.path.stat().st_size if job.path.is_file() else 0,
         "content_hash": job.content_hash,
-        "probe": probe,
+        "probe": _probe(job.path),
         "verdict": verdict,
         "reason": reason,
-        "lost_spans": [list(span) for span in lost],
-        "frames": maker.frames,
-        "looks": maker.looks,
-        "masked_frames": maker.masked_frames,
-        "shots": maker.shots,
-        "masks": maker.masks,
+        "lost_spans": _joined([lost for record in records for lost in record.lost_spans]),
+        "frames": frames,
+        "looks": looks,
+        "masked_frames": masked,
+        "shots": sum(record.shots for record in records),
+        "masks": "mog2" if options.masks == "auto" else options.masks,
         "clips": clips,
     }
     publish_source(options.store, job.source_id, attributes)
-    seconds = time.monotonic() - started
-    logger.info("%s: %d frames, %d clips, %.0f frames/s", job.path, maker.frames, len(clips), maker.frames / seconds)
-    return _result(job.path, verdict, reason, maker.frames, clips)
+    forget_records(options.store, job.source_id)
+    logger.info("%s: %d frames, %d clips", job.path, frames, len(clips))
+    return _result(job.path, verdict, reason, frames, clips)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A finished clip: its median area in the coarse mask, and the shares of frames at the border and kept at all."""
-
-    writer: ClipWriter
-    area: float
-    at_border: float
-    steadiness: float
-
-
-class _ClipMaker:
-    """Cuts the clips of one video."""
-
-    def __init__(self, job: _Job, options: _Options):
-        self._job, self._options = job, options
-        self.masks = "mog2" if options.masks == "auto" else options.masks
-        self.frames = self.looks = self.masked_frames = self.shots = 0
-        self._open: dict[int, tuple[Follower, ClipWriter, Track]] = {}
-        self._done: list[_Made] = []
-        self._tracker: Tracker | None = None
-        self._model: BackgroundModel | None = None
-
-    def run(self, video: Video, advance: Callable[[float], None] | None) -> None:
-        """Read the whole video."""
-        self._stride = max(1, round(video.probe.fps / self._options.rate)) if self._options.rate else 1
-        self._fps = video.probe.fps / self._stride
-        shown = (video.probe.width, video.probe.height)
-        self._size = model_size(*shown)
-        apart = float(np.clip((video.probe.duration_seconds or 0.0) / SAMPLES, 0.1, 0.5))
-        pictures = sample_pictures(self._job.path, model_size(*shown, SCENE_WIDTH), apart)
-        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._frames(video), 8) as frames:
-            stage = _Stage(scenes)
-            for frame, cut in frames:
-                self.frames += 1
-                if cut:
-                    self._end_shot()
-                if stage.advance(frame.pts_seconds, cut) or cut or self.frames == 1:
-                    self._enter(stage.scene, frame.small(self._size))
-                if frame.index % self._stride == 0:
-                    self._look(frame)
-                if advance is not None and self.frames % 10 == 0:
-                    advance(10)
-        self._end_shot()
-
-    def judge(self, verdict: str, reason: str) -> tuple[str, str]:
-        """Add what masking found to the decoder's verdict."""
-        reasons = [reason] if reason else []
-        if self.frames < LEAST_FRAMES:
-            reasons.append(f"only {self.frames} frames; at least {LEAST_FRAMES} are needed")
-            return "quarantined", "; ".join(reasons)
-        if self.masks != "none":
-            moving = 1 - self.masked_frames / max(self.looks, 1)
-            if moving > 0.8 and not self._done:
-                return "quarantined", "; ".join([*reasons, MOVES])
-            if moving > 0.05:
-                reasons.append(f"{moving:.0%} of it was left out: the camera moves there or the shots are too short")
-        if not self._done and verdict != "quarantined":
-            reasons.append("nothing that moves was found in it")
-        return verdict, "; ".join(reasons)
-
-    def end(self, keep: bool) -> list[str]:
-        """Remove the clips that are not kept; the ids of the others."""
-        for _, writer, _ in self._open.values():
-            writer.discard()
-        self._open.clear()
-        largest = max((made.area for made in self._done), default=0.0)
-        clips = []
-        for made in self._done:
-            reflection = made.at_border > 0.8 and made.area < 0.5 * largest
-            crumb = made.area < 0.3 * largest and made.writer.num_frames < 2 * self._fps
-            flicker = made.area < 0.3 * largest and made.steadiness < 0.7
-            if keep and not (reflection or crumb or flicker):
-                clips.append(made.writer.id)
-            else:
-                made.writer.discard()
-        return clips
-
-    def _frames(self, video: Video) -> Iterator[tuple[Frame, bool]]:
-        """Frames, and whether a cut lies before them; the small pictures of those that are looked at are made."""
-        shots = ShotDetector(video.probe.fps)
-        thumbnail = thumbnail_size(video.probe.width, video.probe.height)
-        for frame in video.frames():
-            if frame.index % self._stride == 0:
-                frame.small(self._size)
-            yield frame, shots.update(frame.glance(thumbnail))
-
-    def _enter(self, scene: Scene | None, small: np.ndarray) -> None:
-        """Another empty scene: the same view in other light keeps its subjects, another view ends them."""
-        kind = "median" if self.masks == "none" else self.masks
-        if scene is not None and scene.background is not None:
-            background = scene.background.resized(self._size)
-            if same_view(background.image, small):
-                self._model = BackgroundModel(kind, background, scene.samples)
-                self._background = scene.background
-                for follower, _, _ in self._open.values():
-                    follower.scene = None if self.masks == "none" else scene.background
-                return
-        if self._model is not None or self.masks != "none":  # whole-frame crops go on while the camera moves
-            self._end_shot()
-        self._model = None
-
-    def _look(self, frame: Frame) -> None:
-        """Find the subjects of one frame."""
-        self.looks += 1
-        if self._tracker is None:
-            self._tracker = Tracker(
-                self._options.max_subjects,
-                max_missed=max(5, round(MISSED_SECONDS * self._fps)),
-                max_paused=round(PAUSED_SECONDS * self._fps),
-            )
-            self.shots += 1
-        if self._model is None:
-            if self.masks == "none":
-                self._whole_frame(frame)
-            return
-        self.masked_frames += 1
-        small = frame.small(self._size)
-        foreground = self._model.apply(small)
-        alive = set()
-        for track in self._tracker.update(foreground, small, self._model.steady):
-            alive.add(track.id)
-            if track.seen:
-                follower, _, _ = self._open.get(track.id) or self._begin(track)
-                follower.see(frame, track.box, track.mask, foreground)
-        for gone in set(self._open) - alive:
-            self._close(gone)
-
-    def _whole_frame(self, frame: Frame) -> None:
-        width, height = self._size
-        box = np.array([0, 0, width, height], np.float32)
-        everything = np.ones((height, width), bool)
-        if -1 not in self._open:
-            self._begin(Track(-1, box, everything, width * height, np.zeros(1), firm=True))
-        self._open[-1][0].see(frame, box, everything, everything.astype(np.uint8))
-
-    def _begin(self, track: Track) -> tuple[Follower, ClipWriter, Track]:
-        clip_id = f"{self._job.source_id}-{self.shots:03d}-{max(track.id, 0):03d}"
-        writer = ClipWriter(self._options.store, clip_id, source=str(self._job.path), fps=self._fps)
-        scene = None if self.masks == "none" else self._background
-        follower = Follower(self._options.crop_size, self._size, scene, writer.append, self._fps, self._stride)
-        self._open[track.id] = (follower, writer, track)
-        return self._open[track.id]
-
-    def _close(self, track_id: int) -> None:
-        follower, writer, track = self._open.pop(track_id)
-        follower.finish()
-        long_enough = follower.kept >= max(LEAST_CROPS, LEAST_SECONDS * self._fps)
-        lively = follower.motion > LEAST_MOTION and follower.area > LEAST_STILL_AREA * self._size[0] * self._size[1]
-        if not (long_enough and (track.firm or lively)):
-            writer.discard()
-            return
-        at_border = round(follower.at_border / follower.kept, 4)
-        writer.finish(motion=round(follower.motion, 4), at_border=at_border, masks=self.masks)
-        self._done.append(_Made(writer, follower.area, at_border, follower.steadiness))
-
-    def _end_shot(self) -> None:
-        for track_id in list(self._open):
-            self._close(track_id)
-        self._tracker = None
+def _judge(records: list[SpanRecord], masks: str, any_clip: bool) -> tuple[str, str]:
+    """Verdict and reason of a source: the decoder's for its spans, and what masking found."""
+    frames, looks, masked = (sum(getattr(r, name) for r in records) for name in ("frames", "looks", "masked_frames"))
+    read = [record for record in records if not record.failure]
+    failures = list(dict.fromkeys(record.failure for record in records if record.failure))
+    if not read:
+        return "quarantined", "; ".join(failures)
+    order = ("ok", "repaired", "quarantined")
+    verdict = max((record.verdict for record in read), key=order.index)
+    if failures:
+        verdict = max(verdict, "repaired", key=order.index)
+    reasons = list(dict.fromkeys([record.reason for record in read if record.reason] + failures))
+    if frames < LEAST_FRAMES:
+        reasons.append(f"only {frames} frames; at least {LEAST_FRAMES} are needed")
+        return "quarantined", "; ".join(reasons)
+    if masks != "none":
+        moving = 1 - masked / max(looks, 1)
+        if moving > 0.8 and not any_clip:
+            return "quarantined", "; ".join([*reasons, MOVES])
+        if moving > 0.05:
+            reasons.append(f"{moving:.0%} of it was left out: the camera moves there or the shots are too short")
+    if not any_clip and verdict != "quarantined":
+        reasons.append("nothing that moves was found in it")
+    return verdict, "; ".join(reasons)
 
 
-class _Stage:
-    """The scene of each moment, from scenes in order of time."""
+def _joined(stretches: list[list[float]]) -> list[list[float]]:
+    """Stretches of time in order, those that overlap as one."""
+    joined: list[list[float]] = []
+    for start, end in sorted(stretches):
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    return joined
 
-    def __init__(self, scenes: Iterator[Scene]):
-        self._scenes = scenes
-        self.scene, self._next = next(scenes, None), next(scenes, None)
 
-    def advance(self, seconds: float, cut: bool) -> bool:
-        """Go on to this moment; True where another scene begins."""
-        changed = False
-        while self._next is not None and self.scene is not None:
-            if seconds < self._next.start_seconds and not (cut and seconds > self.scene.end_seconds):
-                break
-            self.scene, self._next, changed, cut = self._next, next(self._scenes, None), True, False
-        return changed
+def _probe(path: Path) -> dict[str, Any]:
+    try:
+        with open_video(path) as video:
+            return dict(vars(video.probe))
+    except VideoError:
+        return {}
 
 
 def _result(path: Path, verdict: str, reason: str, frames: int, clips: list[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "synthetic": FOUNDATION | {"geometry", "video", "formats"},
     "training": FOUNDATION | {"geometry"},
     "methods": FOUNDATION | {"geometry", "models", "losses", "metrics", "training", "store", "masks"},
+    "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime"},
 }

@@ -14,6 +14,7 @@ import pytest
 from streampose.errors import ConfigError, StoreError, VideoError
 from streampose.geometry.crop import crop_resize
 from streampose.ingest import ingest
+from streampose.ingestion.clips import ClipMaker
 from streampose.store.reader import StoreReader
 from streampose.video.encode import VideoWriter
 
@@ -214,6 +215,47 @@ def test_kill_in_the_middle_then_again_equals_an_uninterrupted_run(tmp_path):
             StoreReader(torn)  # valid at every moment
     ingest([tmp_path / "videos"], store=torn, crop_size=32)
     assert snapshot(torn) == snapshot(tmp_path / "whole.zarr")
+
+
+def test_spans_share_a_long_video_without_losing_or_doubling_a_frame(tmp_path, monkeypatch):
+    monkeypatch.setattr("streampose.ingestion.spans.SPAN_SECONDS", 1.0)
+    monkeypatch.setattr("streampose.ingest.SMALL_BYTES", 0)
+    truth = film(tmp_path / "walk.mp4", frames=150)  # six seconds
+    for name, workers in (("one", 1), ("two", 2)):
+        result = ingest([tmp_path / "walk.mp4"], store=tmp_path / name, crop_size=32, rate=0, workers=workers)
+    (source,) = result["sources"]
+    assert (source["verdict"], source["frames"], len(source["clips"])) == ("ok", 150, 6)
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+    reader = StoreReader(tmp_path / "one")
+    clips = [reader.read(clip) for clip in source["clips"]]
+    numbers = np.concatenate([clip.frame_index for clip in clips])
+    assert len(set(numbers)) == len(numbers) > 130
+    for clip in clips:
+        np.testing.assert_allclose(clip.pts_seconds, clip.frame_index / FPS, atol=1e-3)
+        assert mask_iou(clip, truth, 32).mean() > 0.5  # a second is little to learn the scene from
+
+
+def test_finished_spans_are_not_done_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("streampose.ingestion.spans.SPAN_SECONDS", 1.0)
+    monkeypatch.setattr("streampose.ingest.SMALL_BYTES", 0)
+    film(tmp_path / "walk.mp4", frames=150)
+    ingest([tmp_path / "walk.mp4"], store=tmp_path / "whole", crop_size=32)
+    run, done = ClipMaker.run, []
+
+    def stopped(maker, video, advance):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(maker)
+        run(maker, video, advance)
+
+    monkeypatch.setattr(ClipMaker, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        ingest([tmp_path / "walk.mp4"], store=tmp_path / "torn", crop_size=32)
+    assert StoreReader(tmp_path / "torn").clips() == []
+    done.clear()
+    ingest([tmp_path / "walk.mp4"], store=tmp_path / "torn", crop_size=32)
+    assert len(done) == 3
+    assert snapshot(tmp_path / "torn") == snapshot(tmp_path / "whole")
 
 
 def test_workers_end_with_their_parent(tmp_path):

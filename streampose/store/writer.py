@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -119,8 +120,16 @@ def remove_source(store: Path, source_id: str) -> None:
         shutil.rmtree(grave)
 
 
+def remove_clip(store: Path, clip_id: str) -> None:
+    """Take a clip that no source lists out of the store."""
+    with writing(store):
+        shutil.rmtree(Path(store) / "clips" / clip_id, ignore_errors=True)
+
+
 def remove_orphans(store: Path) -> int:
-    """Remove what a crash left: temporary folders and clips that no source lists. Call it with the store locked.
+    """Remove what a crash left: temporary folders and clips that neither a source nor a finished span lists.
+
+    Call it with the store locked.
 
     Returns:
         The number of clips removed.
@@ -134,6 +143,8 @@ def remove_orphans(store: Path) -> int:
             if folder.is_dir()
             for clip in read_attributes(folder).get("clips", [])
         }
+        for record in (store / ".spans").glob("*/*.json"):
+            listed.update(made["clip"] for made in json.loads(record.read_text(encoding="utf-8"))["made"])
         orphans = [folder for folder in (store / "clips").iterdir() if folder.is_dir() and folder.name not in listed]
         for folder in orphans:
             shutil.rmtree(folder)

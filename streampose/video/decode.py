@@ -136,6 +136,11 @@ class Video:
         return self._notes.verdict()
 
     @property
+    def seekable(self) -> bool:
+        """Whether `frames` reaches a later start without decoding all that lies before it."""
+        return isinstance(self._source, MediaFile) and not self._source.sequential
+
+    @property
     def index(self) -> TimestampIndex:
         """The times of all frames and which of them are sound. The first use decodes the video once, unless `frames`
         has been read from start to end already."""
@@ -235,7 +240,7 @@ class Video:
             picture = entry.picture
             for seconds, pts in () if self._facts.complete else _absent(rhythm, entry, pts_seconds):
                 if builder is not None:
-                    builder.add(seconds, False, pts)
+                    builder.add(seconds, False, pts, listed=False)
                 if everything or seconds >= start_seconds:
                     notes.miss(seconds)
                 index += 1

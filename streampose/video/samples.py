@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,11 @@ SHARE = 0.06  # of all later frames that are decoded for the sake of samples
 
 
 def sample_pictures(
-    path: str | Path, size: tuple[int, int], every_seconds: float = 0.1
+    path: str | Path,
+    size: tuple[int, int],
+    every_seconds: float = 0.1,
+    start_seconds: float = 0.0,
+    end_seconds: float = math.inf,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Pictures of a video in order of time, closer together at its start and after each key frame.
 
@@ -25,6 +30,7 @@ def sample_pictures(
     Args:
         size: (width, height) of the pictures, upright.
         every_seconds: least time between two.
+        start_seconds, end_seconds: the stretch that is looked at; what lies a little before it may be shown too.
 
     Yields:
         (seconds in the container's time, (h, w, 3) uint8 RGB).
@@ -34,12 +40,16 @@ def sample_pictures(
         stream.thread_type = "AUTO"  # type: ignore[assignment]
         stream.codec_context.thread_count = 2  # a fixed number: which pictures come out depends on it
         stream.codec_context.skip_frame = "BIDIR"
+        if start_seconds > 0 and stream.time_base is not None:
+            container.seek(int(start_seconds / stream.time_base), stream=stream)
         converter: Converter | None = None
         last = -np.inf
         for picture in _some_pictures(container, stream):
             if picture.pts is None or picture.time_base is None or picture.is_corrupt:
                 continue
             seconds = float(picture.pts * picture.time_base)
+            if seconds >= end_seconds:
+                return
             if abs(seconds - last) < every_seconds:
                 continue
             if converter is None:

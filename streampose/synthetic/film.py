@@ -99,8 +99,7 @@ def film(
     grain = rng.standard_normal(2 * width * height * 3, dtype=np.float32) * np.float32(optics.noise)
     pts_seconds = np.arange(T) / fps
     empty = None
-    # One encoder thread, beside the one that renders: with more of them the same frames give differing files.
-    with VideoWriter(video, fps, camera.size, threads=1) as writer, ThreadPoolExecutor(1) as encoder:
+    with VideoWriter(video, fps, camera.size, repeatable=True) as writer, ThreadPoolExecutor(1) as encoder:
         written: Future[None] | None = None
         for frame in range(T):
             K, R, t = camera.K[frame], camera.R[frame], camera.t[frame]

@@ -34,7 +34,8 @@ class VideoWriter:
         crf: quality, 0 (no loss) to 51; 18 cannot be told from the original by eye.
         preset: speed of libx264, `ultrafast` to `veryslow`.
         gop: frames between key frames; smaller seeks faster.
-        threads: encoder threads, 0 for as many as there are processors.
+        repeatable: the same frames give the same bytes, at some cost in speed. Several threads do not, nor does libx264
+            by itself: its AVX2 code for macroblock trees reads memory that it has not written.
 
     Raises:
         VideoError: the file cannot be written (permission, full disk), or nothing was written to it.
@@ -49,7 +50,7 @@ class VideoWriter:
         crf: int = 20,
         preset: str = "veryfast",
         gop: int | None = None,
-        threads: int = 0,
+        repeatable: bool = False,
     ):
         width, height = size
         if not (fps > 0 and width > 0 and height > 0):
@@ -65,12 +66,14 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise self._cannot_write(error) from None
         options = {"crf": str(crf), "preset": preset} if codec == "libx264" else {}
+        if repeatable and options:
+            options["x264-params"] = "cpu-independent=1"
         rate = Fraction(fps).limit_denominator(1001)
         self._stream = cast(VideoStream, self._container.add_stream(codec, rate=rate, options=options))
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = TIME_BASE
-        self._stream.codec_context.thread_count = threads
+        self._stream.codec_context.thread_count = 1 if repeatable else 0
         if gop is not None:
             self._stream.codec_context.gop_size = gop
         if codec != "libx264":

@@ -12,7 +12,6 @@ from streampose.geometry.project import camera_from_world
 from streampose.structures import Camera
 
 TOLERANCE = 1e-7  # normalised; a found point must distort back to within this
-STEP = 1e-6  # normalised; for slopes
 MAX_ANGLE = np.pi / 2 - 1e-4  # a fisheye ray further out has no place in a pinhole image
 
 
@@ -34,17 +33,7 @@ def distort(normalised: np.ndarray, distortion: np.ndarray, fisheye: bool = Fals
         radius = np.linalg.norm(xy, axis=-1, keepdims=True)
         bent = _bend(np.arctan(radius), _fisheye_terms(distortion))
         return xy * np.divide(bent, radius, out=np.ones_like(radius), where=radius != 0)  # NaN stays NaN
-    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = _pinhole_terms(distortion)
-    x, y = xy[..., 0], xy[..., 1]
-    r2 = x * x + y * y
-    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    return np.stack(
-        [
-            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
-            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
-        ],
-        -1,
-    )
+    return _bend_pinhole(xy, _pinhole_terms(distortion))
 
 
 def undistort(seen: np.ndarray, distortion: np.ndarray, fisheye: bool = False, iterations: int = 25) -> np.ndarray:
@@ -58,23 +47,17 @@ def undistort(seen: np.ndarray, distortion: np.ndarray, fisheye: bool = False, i
         return _undistort_fisheye(seen, _fisheye_terms(distortion), iterations)
     if not np.any(distortion):
         return seen
-    ideal, along_x, along_y = seen, np.array([STEP, 0.0]), np.array([0.0, STEP])
+    terms, ideal = _pinhole_terms(distortion), seen
     with np.errstate(all="ignore"):
         for _ in range(iterations):
-            miss = seen - distort(ideal, distortion)
+            miss = seen - _bend_pinhole(ideal, terms)
             if not np.nanmax(np.abs(miss), initial=0.0) > TOLERANCE * 1e-5:
                 break
-            dx = (distort(ideal + along_x, distortion) - distort(ideal - along_x, distortion)) / (2 * STEP)
-            dy = (distort(ideal + along_y, distortion) - distort(ideal - along_y, distortion)) / (2 * STEP)
-            determinant = dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0]
-            ideal = ideal + np.stack(
-                [
-                    (miss[..., 0] * dy[..., 1] - miss[..., 1] * dy[..., 0]) / determinant,
-                    (miss[..., 1] * dx[..., 0] - miss[..., 0] * dx[..., 1]) / determinant,
-                ],
-                -1,
-            )
-        found = np.abs(seen - distort(ideal, distortion)).max(-1, keepdims=True) < TOLERANCE
+            xx, xy, yx, yy = _slopes(ideal, terms)
+            determinant = xx * yy - xy * yx
+            step = [(miss[..., 0] * yy - miss[..., 1] * xy), (miss[..., 1] * xx - miss[..., 0] * yx)]
+            ideal = ideal + np.stack(step, -1) / determinant[..., None]
+        found = np.abs(seen - _bend_pinhole(ideal, terms)).max(-1, keepdims=True) < TOLERANCE
     return np.where(found, ideal, np.nan)
 
 
@@ -102,6 +85,37 @@ def _to_pixels(normalised: np.ndarray, K: np.ndarray) -> np.ndarray:
 def _to_normalised(pixels: np.ndarray, K: np.ndarray) -> np.ndarray:
     inverse = np.linalg.inv(K)
     return np.asarray(pixels, float) @ inverse[:2, :2].T + inverse[:2, 2]
+
+
+def _bend_pinhole(ideal: np.ndarray, terms: np.ndarray) -> np.ndarray:
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = terms
+    x, y = ideal[..., 0], ideal[..., 1]
+    r2 = x * x + y * y
+    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    return np.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + r2 * (s1 + r2 * s2),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + r2 * (s3 + r2 * s4),
+        ],
+        -1,
+    )
+
+
+def _slopes(ideal: np.ndarray, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Derivatives of `_bend_pinhole`: of x by x, of x by y, of y by x, of y by y."""
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = terms
+    x, y = ideal[..., 0], ideal[..., 1]
+    r2 = x * x + y * y
+    above, below = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    radial = above / below
+    rise = (k1 + r2 * (2 * k2 + r2 * 3 * k3) - radial * (k4 + r2 * (2 * k5 + r2 * 3 * k6))) / below  # by r2
+    along_x, along_y = 2 * (x * rise + s1 + 2 * s2 * r2), 2 * (y * rise + s3 + 2 * s4 * r2)
+    return (
+        radial + along_x * x + 2 * p1 * y + 6 * p2 * x,
+        along_x * y + 2 * p1 * x + 2 * p2 * y,
+        along_y * x + 2 * p1 * x + 2 * p2 * y,
+        radial + along_y * y + 6 * p1 * y + 2 * p2 * x,
+    )
 
 
 def _bend(angle: np.ndarray, terms: np.ndarray) -> np.ndarray:

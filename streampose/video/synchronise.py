@@ -27,9 +27,11 @@ from streampose.video.decode import open_video
 METHODS = ("auto", "audio", "motion", "timestamps")
 OPTIONS = {"protocol_whitelist": "file"}  # a file may not make us open other addresses
 AUDIO_RATE = 16000
-LONGEST_SECONDS = 1800.0  # of each video that is looked at: enough to be sure, and memory stays flat
-MOTION_SIZE = (96, 54)
+LONGEST_SECONDS = {"audio": 1800.0, "motion": 600.0}  # of each video: enough to be sure, and memory stays flat
+MOTION_SIZE = (96, 96)
 MOTION_RATE = 200.0  # of the grid on which motion energies are compared
+NOISE = 3.0  # of 255: what the sensor changes from frame to frame
+LEAST_SECONDS = 5.0  # of motion: in less, too much looks alike by chance
 LEAST_OVERLAP = 0.3  # of the shorter video
 SURE = 0.5  # a confidence below it is warned about
 
@@ -55,7 +57,7 @@ class Offset:
 
 @dataclass(frozen=True)
 class Signal:
-    """What of a video is compared: values on an even grid of time, `rate` a second, the first at `start_seconds`."""
+    """What of a video is compared: (C, N) values on an even grid of time, `rate` a second, from `start_seconds` on."""
 
     values: np.ndarray
     rate: float
@@ -125,7 +127,7 @@ def read_audio(video: Path) -> Signal:
                         filled = at
                     chunks.append(samples)
                     filled += len(samples)
-                if filled > LONGEST_SECONDS * AUDIO_RATE:
+                if filled > LONGEST_SECONDS["audio"] * AUDIO_RATE:
                     break
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{video}: its sound cannot be read ({getattr(error, 'strerror', None) or error})") from None
@@ -136,34 +138,47 @@ def read_audio(video: Path) -> Signal:
 
 
 def read_motion(video: Path) -> Signal:
-    """How much of the picture changes from frame to frame, on an even grid of time.
+    """What moves in a video, on an even grid of time: how much changes, goes up, goes down, and up less down.
 
-    The square root of the share of light that changed; brightness jumps of the whole picture (lamps, exposure) are
-    taken out first.
+    Up and down look alike to all upright cameras around a subject, left and right do not. Brightness jumps of the whole
+    picture and camera shake are taken out first.
 
     Raises:
         ConfigError: fewer than three frames.
         VideoError: the file cannot be read.
     """
-    times, energies, before = [], [], None
+    times: list[float] = []
+    motions: list[np.ndarray] = []
+    before = None
     with open_video(video, size=MOTION_SIZE, threads=1) as opened:
         frame_seconds = 1 / opened.probe.fps
         for frame in opened.frames():
-            picture = cv2.GaussianBlur(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
+            picture = cv2.GaussianBlur(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0)
             if before is not None:
-                change = picture - before
-                change = np.abs(change - np.median(change))
-                energies.append(np.sqrt(np.maximum(change - 2.0, 0).mean()))  # 2 of 255: noise of the sensor
+                motions.append(_motion(before, picture))
                 times.append(frame.pts_seconds)
             before = picture
-            if frame.pts_seconds > LONGEST_SECONDS:
+            if frame.pts_seconds > LONGEST_SECONDS["motion"]:
                 break
     if len(times) < 2:
         raise ConfigError(f"{video}: too short to synchronise by motion ({len(times) + 1} frames)")
-    # The change belongs to the time between two frames; cameras of other rates then agree.
+    # A change belongs to the time between two frames; cameras of other rates then agree.
     middle = np.array(times) - frame_seconds / 2
     grid = np.arange(middle[0], middle[-1], 1 / MOTION_RATE)
-    return Signal(np.interp(grid, middle, np.array(energies)), MOTION_RATE, float(grid[0]), frame_seconds)
+    values = np.stack([np.interp(grid, middle, channel) for channel in np.array(motions).T])
+    return Signal(values, MOTION_RATE, float(grid[0]), frame_seconds)
+
+
+def _motion(before: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """(4,) share of light that changed, motion up, motion down, and down less up; square roots tame the big ones."""
+    change = picture.astype(np.float32) - before
+    change = np.maximum(np.abs(change - np.median(change)) - NOISE, 0)
+    flow = cv2.calcOpticalFlowFarneback(
+        before, picture, np.zeros((*picture.shape, 2), np.float32), 0.5, 2, 9, 2, 5, 1.1, 0
+    )
+    down = (flow[..., 1] - np.median(flow[..., 1])) * cv2.blur((change > 0).astype(np.float32), (5, 5))
+    roots = np.sqrt([change.mean(), np.maximum(-down, 0).mean(), np.maximum(down, 0).mean()])
+    return np.append(roots, down.mean())
 
 
 def match_audio(first: Signal, second: Signal, max_offset_seconds: float | None = None) -> tuple[float, float]:
@@ -184,16 +199,31 @@ def match_audio(first: Signal, second: Signal, max_offset_seconds: float | None 
     lags = np.arange(length)
     lags = np.where(lags < len(a), lags, lags - length)
     allowed = (lags > -len(b)) & (lags < len(a))
-    return _best_lag(score, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.02)
+    score /= max(float(score[allowed].max()), 1e-30)  # only the next best tells how good the best is
+    return _best_lag(score, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.02, doubt=1.0, scale=0.5)
 
 
 def match_motion(first: Signal, second: Signal, max_offset_seconds: float | None = None) -> tuple[float, float]:
     """Offset of the second video against the first by what moves, and its confidence.
 
-    The correlation coefficient of both energies, less their slow parts, over the overlap at each lag.
+    The correlation coefficients of all channels, less their slow parts, over the overlap at each lag, averaged.
     """
-    a, b = (_highpass(signal.values, signal.rate) for signal in (first, second))
-    lags = correlation_lags(len(a), len(b))
+    lags = correlation_lags(first.values.shape[1], second.values.shape[1])
+    score = np.zeros(len(lags))
+    for a, b in zip(_quick(first), _quick(second), strict=True):
+        coefficient, count = _coefficients(a, b)
+        score += coefficient / len(first.values)
+    shorter = min(first.values.shape[1], second.values.shape[1])
+    score *= np.sqrt(np.minimum(count / shorter, 1.0))  # a chance match over a short overlap counts less
+    allowed = count >= LEAST_OVERLAP * shorter
+    seconds, confidence = _best_lag(
+        score, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.5, doubt=0.3, scale=0.6
+    )
+    return seconds, confidence * min(1.0, shorter / first.rate / LEAST_SECONDS)
+
+
+def _coefficients(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation coefficient of two signals at each lag over their overlap, and the overlap's length."""
     ones_a, ones_b = np.ones_like(a), np.ones_like(b)
 
     def sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -204,13 +234,8 @@ def match_motion(first: Signal, second: Signal, max_offset_seconds: float | None
     covariance = sums(a, b) - sum_a * sum_b / count
     spread_a = np.maximum(sums(a * a, ones_b) - sum_a**2 / count, 0)
     spread_b = np.maximum(sums(ones_a, b * b) - sum_b**2 / count, 0)
-    floor = 1e-6 * np.sqrt(max(float(np.sum(a * a) * np.sum(b * b)), 1e-30))
-    coefficient = covariance / np.maximum(np.sqrt(spread_a * spread_b), floor)
-    coefficient *= np.sqrt(
-        np.minimum(count / min(len(a), len(b)), 1.0)
-    )  # a chance match over a short overlap counts less
-    allowed = count >= LEAST_OVERLAP * min(len(a), len(b))
-    return _best_lag(coefficient, lags, allowed, first, second, max_offset_seconds, apart_seconds=0.5)
+    floor = 1e-3 * np.sqrt(np.sum(a * a) * np.sum(b * b)) + 1e-12
+    return covariance / np.maximum(np.sqrt(spread_a * spread_b), floor), count
 
 
 def solve_offsets(
@@ -238,12 +263,22 @@ def solve_offsets(
         miss = np.abs(system @ solution - target)
         weight = np.array(weights) / (1 + (miss / max(resolution_seconds, 1e-3)) ** 2)
     miss = np.abs(system @ solution - target)
+    agree = miss <= max(2 * resolution_seconds, 1e-3)
+    believed = np.zeros(count)  # as the weakest measurement on the best way to the first video that all agrees
+    believed[0] = 1.0
+    for _ in range(count):
+        for (i, j), fits, weight_ij in zip(pairs, agree, weights, strict=True):
+            if fits:
+                believed[j] = max(believed[j], min(believed[i], weight_ij))
+                believed[i] = max(believed[i], min(believed[j], weight_ij))
     offsets = []
     for video in range(count):
         mine = np.flatnonzero(system[:, video])
-        agree = [k for k in mine if miss[k] <= max(2 * resolution_seconds, 1e-3)]
-        confidence = max((weights[k] for k in agree), default=0.0)
-        offsets.append(Offset(float(solution[video]), confidence, float(miss[mine].max()), resolution_seconds, method))
+        agreeing = sum(weights[k] for k in mine if agree[k]) / sum(weights[k] for k in mine)
+        worst = float(miss[mine].max())
+        offsets.append(
+            Offset(float(solution[video]), float(believed[video]) * agreeing, worst, resolution_seconds, method)
+        )
     return offsets
 
 
@@ -263,9 +298,10 @@ def describe_offsets(names: Sequence[str], offsets: Sequence[Offset]) -> list[st
     return lines
 
 
-def _highpass(values: np.ndarray, rate: float) -> np.ndarray:
-    slow = uniform_filter1d(values, max(3, int(2 * rate)), mode="nearest")
-    return uniform_filter1d(values - slow, max(1, int(0.03 * rate)))
+def _quick(signal: Signal) -> np.ndarray:
+    """What changes within a second: slow parts depend on where each camera stands."""
+    slow = uniform_filter1d(signal.values, max(3, int(signal.rate)), axis=-1, mode="nearest")
+    return uniform_filter1d(signal.values - slow, max(1, int(0.03 * signal.rate)), axis=-1)
 
 
 def _best_lag(
@@ -276,8 +312,15 @@ def _best_lag(
     second: Signal,
     max_offset_seconds: float | None,
     apart_seconds: float,
+    doubt: float,
+    scale: float,
 ) -> tuple[float, float]:
-    """Seconds and confidence of the highest score; a sample at lag L of the first is sample 0 of the second."""
+    """Seconds and confidence of the highest score; a sample at lag L of the first is sample 0 of the second.
+
+    Confidence is the height of the peak plus how far it stands above all that are `apart_seconds` away, less `doubt`,
+    over `scale`. The two were set so that wrong answers, and videos that have nothing in common, stay below `SURE`:
+    tests/benchmarks/test_synchronise.py.
+    """
     seconds = lags / first.rate + first.start_seconds - second.start_seconds
     if max_offset_seconds is not None:
         allowed = allowed & (np.abs(seconds) <= max_offset_seconds)
@@ -289,7 +332,7 @@ def _best_lag(
     rivals = candidates[~near & allowed]
     rival = float(max(rivals.max(initial=0.0), 0.0))
     peak = float(score[best])
-    confidence = float(np.clip((peak - rival) / max(peak, 1e-12) / 0.5, 0, 1)) if peak > 0 else 0.0
+    confidence = float(np.clip((2 * peak - rival - doubt) / scale, 0, 1))
     left, right = (score[(best + step) % len(score)] for step in (-1, 1))
     curve = left - 2 * peak + right
     shift = float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5)) if curve < 0 else 0.0

@@ -21,15 +21,15 @@ RATE = 48000
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Two scenes of six seconds, three cameras each."""
+    """Two scenes of five seconds, three cameras each."""
     folder = tmp_path_factory.mktemp("films")
-    synth(out=folder, videos=2, seconds=6, cameras=3, size=(128, 128), seed=1)
+    synth(out=folder, videos=2, seconds=5, cameras=3, size=(96, 96), seed=1)
     return folder
 
 
 def cut(source, target, drop, every=1, gain=1.0):
     """The film without its first frames: its time 0 is `drop / 25` s of the original."""
-    with open_video(source) as video, VideoWriter(target, 25 / every, (128, 128)) as writer:
+    with open_video(source) as video, VideoWriter(target, 25 / every, (96, 96)) as writer:
         for frame in video.frames():
             if frame.index >= drop and (frame.index - drop) % every == 0:
                 image = np.clip(frame.image * gain, 0, 255).astype(np.uint8)

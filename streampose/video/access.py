@@ -36,7 +36,9 @@ class Cursor:
 
     def __init__(self, source: Source, index: TimestampIndex):
         self._source, self._index = source.again(), index
-        self._seekable = index.seekable and not source.sequential
+        self._by_time, self._seekable = index.seekable, index.seekable and not source.sequential
+        self._listed = np.flatnonzero(index.listed)
+        self._count = 0  # entries since the start
         self._entries: Iterator[Entry] | None = None
         self._next = 0  # least number that may still come
 
@@ -60,6 +62,8 @@ class Cursor:
             for back_off in BACK_OFFS:
                 if back_off > seconds - self._index.pts_seconds[0]:
                     break
+                if not self._index.sound.all():  # a decoder that met damage is not to be trusted any more
+                    self._reopen()
                 self._entries, self._next = self._source.seek(seconds, back_off), 0
                 picture = self._advance(number)
                 if picture is not None:
@@ -67,16 +71,19 @@ class Cursor:
         self._restart()
         return self._advance(number)
 
-    def _restart(self) -> None:
+    def _reopen(self) -> None:
         self._source.close()
         self._source = self._source.again()
-        self._entries, self._next = self._source.entries(), 0
+
+    def _restart(self) -> None:
+        self._reopen()
+        self._entries, self._next, self._count = self._source.entries(), 0, 0
 
     def _advance(self, number: int) -> av.VideoFrame | None:
         """Read on to a frame; None where it was passed or is not there."""
         assert self._entries is not None
         for entry in self._entries:
-            found = self._number_of(entry) if self._seekable else self._next
+            found = self._number_of(entry)
             self._next = found + 1
             if found == number:
                 return entry.picture
@@ -86,7 +93,8 @@ class Cursor:
         return None
 
     def _number_of(self, entry: Entry) -> int:
-        """The number of an entry by its timestamp."""
-        if entry.pts is None:
-            return self._next
-        return int(np.searchsorted(self._index.pts, entry.pts))
+        """The number of an entry: by its timestamp where those tell frames apart, else by counting."""
+        count, self._count = self._count, self._count + 1
+        if self._by_time:
+            return self._next if entry.pts is None else int(np.searchsorted(self._index.pts, entry.pts))
+        return int(self._listed[count]) if count < len(self._listed) else len(self._index)

@@ -38,6 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 DECODERS = ("pyav", "decord")
+NO_FRAME = "no frame can be decoded"
 BACK_OFFS = (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0)  # seconds that a seek starts earlier when it went too far
 
 
@@ -90,7 +91,12 @@ def open_video(
     check_file(path)
     if is_animated_webp(path):
         return Video(AnimatedWebp(path), size, decoder)
-    return Video(MediaFile(path, threads), size, decoder)
+    try:
+        return Video(MediaFile(path, threads), size, decoder)
+    except VideoError as error:
+        if NO_FRAME not in str(error):
+            raise
+    return Video(MediaFile(path, threads, strict=False), size, decoder)  # its encoder may have been careless
 
 
 class Video:
@@ -119,7 +125,7 @@ class Video:
         else:
             problem = next((e.problem for e in self._begun if e.problem), source.read_error or "no data")
             source.close()
-            raise VideoError(f"{self.path}: no frame can be decoded ({problem}); skipped")
+            raise VideoError(f"{self.path}: {NO_FRAME} ({problem}); skipped")
         first = entry.picture
         self._coded_size, self.interlaced = (first.width, first.height), first.interlaced_frame
         orientation = read_orientation(first)

@@ -18,11 +18,13 @@ class TimestampIndex:
         pts_seconds: (N,) float64, when each is shown; never decreases.
         sound: (N,) bool, False where the frame is damaged or missing and cannot be had.
         pts: (N,) int64, the container's own timestamps in its time base; NO_PTS where it gives none.
+        listed: (N,) bool, False where the container has no trace of a frame, only a gap in its times.
     """
 
     pts_seconds: np.ndarray
     sound: np.ndarray
     pts: np.ndarray
+    listed: np.ndarray
 
     def __len__(self) -> int:
         return len(self.pts_seconds)
@@ -50,15 +52,17 @@ class IndexBuilder:
     """Collects the rows of a `TimestampIndex` while a video is read from its start."""
 
     def __init__(self) -> None:
-        self._seconds, self._sound, self._pts = array("d"), array("b"), array("q")
+        self._seconds, self._sound, self._listed, self._pts = array("d"), array("b"), array("b"), array("q")
 
-    def add(self, pts_seconds: float, sound: bool, pts: int | None) -> None:
+    def add(self, pts_seconds: float, sound: bool, pts: int | None, listed: bool = True) -> None:
         """The next frame in display order."""
         self._seconds.append(pts_seconds)
         self._sound.append(sound)
+        self._listed.append(listed)
         self._pts.append(NO_PTS if pts is None else pts)
 
     def build(self) -> TimestampIndex:
         """The index of all rows so far."""
         seconds = np.maximum.accumulate(np.array(self._seconds, np.float64)) if self._seconds else np.zeros(0)
-        return TimestampIndex(seconds, np.array(self._sound, bool), np.array(self._pts, np.int64))
+        sound, listed = np.array(self._sound, bool), np.array(self._listed, bool)
+        return TimestampIndex(seconds, sound, np.array(self._pts, np.int64), listed)

@@ -49,10 +49,11 @@ class Ledger:
     Args:
         at_start: decoding begins at the start of the file, where the decoder knows itself what it can show. Elsewhere
             pictures that are shown before the first key frame are unsound.
+        decoder_tells: the decoder marks key frames, so that the container, which may be damaged, is not asked.
     """
 
-    def __init__(self, at_start: bool = True):
-        self._at_start = at_start
+    def __init__(self, at_start: bool = True, decoder_tells: bool = False):
+        self._at_start, self._decoder_tells = at_start, decoder_tells
         self._waiting: deque[Entry] = deque()  # in decoding order, not settled
         self._held: deque[Entry] = deque()  # shown, in display order
         self._missing: deque[Entry] = deque()  # settled without a picture, in decoding order
@@ -91,7 +92,7 @@ class Ledger:
         if picture.pts is not None:
             entry.pts, entry.time_base = picture.pts, picture.time_base
         entry.duration = picture.duration or entry.duration
-        entry.key = entry.key or bool(picture.key_frame)
+        entry.key = bool(picture.key_frame) or (entry.key and not self._decoder_tells)
         if picture.is_corrupt:
             entry.problem = entry.problem or "damaged picture"
         self._held.append(entry)
@@ -158,7 +159,7 @@ class Ledger:
 
     def _release(self, final: bool = False) -> list[Entry]:
         released: list[Entry] = []
-        while self._held and self._held[0].settled:
+        while self._held and self._held[0].settled and not (self._is_early(self._held[0]) and not final):
             entry = self._held.popleft()
             before, last = entry.pts, self._last_released[0]
             if before is not None and last is not None and before < last:
@@ -171,6 +172,13 @@ class Ledger:
         if final:
             self._place_missing(released, None)
         return released
+
+    def _is_early(self, entry: Entry) -> bool:
+        """Whether a packet that is to be shown before this one may still be decoded, or turn out to be missing."""
+        last = self._last_released[0]
+        if last is None or entry.pts is None or len(self._held) > MAX_REORDER:
+            return False
+        return any(e.pts is not None and last < e.pts < entry.pts for e in self._waiting)
 
     def _place_missing(self, released: list[Entry], before: int | None) -> None:
         """Put the missing ones that belong before a time (None: all) among the released, in order of time."""

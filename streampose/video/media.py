@@ -17,6 +17,9 @@ from streampose.video.rhythm import Rhythm
 
 MAX_FPS = 1000.0
 COMPLETE = frozenset(("mov", "mp4", "gif", "apng"))  # containers that list all their frames
+MARK_KEYS = frozenset(
+    ("h264", "hevc", "vp8", "vp9", "libdav1d", "mpeg4", "mpeg2video")
+)  # decoders that tell key frames
 MOST_FLUSHES = 1000  # how often a decoder may fail while it gives what it still holds
 
 
@@ -44,17 +47,18 @@ class Facts:
 class MediaFile:
     """One open video file; read from its start once with `entries`, or from elsewhere with `seek`."""
 
-    def __init__(self, path: Path, threads: int):
-        self.path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int, strict: bool = True):
+        self.path, self._threads, self._strict = path, threads, strict
         self.read_error = ""
-        self._container, self._stream = open_container(path, threads)
+        self._container, self._stream = open_container(path, threads, strict)
         self.time_base = self._stream.time_base
+        self._decoder_tells = self._stream.codec_context.name in MARK_KEYS
         formats = set(self._container.format.name.split(","))
         self.sequential, self._complete = bool(SEQUENTIAL & formats), bool(COMPLETE & formats)
 
     def again(self) -> MediaFile:
         """The same file, opened anew."""
-        return MediaFile(self.path, self._threads)
+        return MediaFile(self.path, self._threads, self._strict)
 
     def close(self) -> None:
         self._container.close()
@@ -83,7 +87,7 @@ class MediaFile:
 
     def entries(self) -> Iterator[Entry]:
         """All entries from the start, in display order. The file must have just been opened."""
-        return self._read(Ledger(at_start=True))
+        return self._read(Ledger(True, self._decoder_tells))
 
     def seek(self, seconds: float, back_off_seconds: float = 0.0) -> Iterator[Entry]:
         """Entries from the first sound picture behind a key frame at or before a time, less a back-off.
@@ -98,7 +102,7 @@ class MediaFile:
         except (av.error.FFmpegError, OSError) as error:
             self.read_error = message_of(error)
             return iter(())
-        entries = self._read(Ledger(at_start=False))
+        entries = self._read(Ledger(False, self._decoder_tells))
         return itertools.dropwhile(lambda entry: entry.picture is None, entries)
 
     def count_before(self, pts: int) -> tuple[int, Rhythm]:

@@ -16,7 +16,7 @@ from .corpus import overwrite, packets_of
 
 def make_index(sound, step=0.04):
     count = len(sound)
-    return TimestampIndex(np.arange(count) * step, np.array(sound, bool), np.arange(count) * 40)
+    return TimestampIndex(np.arange(count) * step, np.array(sound, bool), np.arange(count) * 40, np.ones(count, bool))
 
 
 def test_frame_on_the_screen_at_a_time():
@@ -33,8 +33,8 @@ def test_gaps():
 
 def test_only_distinct_timestamps_can_be_sought():
     assert make_index([1, 1, 1]).seekable
-    assert not TimestampIndex(np.zeros(2), np.ones(2, bool), np.array([5, 5])).seekable
-    assert not TimestampIndex(np.zeros(2), np.ones(2, bool), np.array([NO_PTS, NO_PTS])).seekable
+    assert not TimestampIndex(np.zeros(2), np.ones(2, bool), np.array([5, 5]), np.ones(2, bool)).seekable
+    assert not TimestampIndex(np.zeros(2), np.ones(2, bool), np.array([NO_PTS] * 2), np.ones(2, bool)).seekable
 
 
 def test_reading_the_whole_video_makes_the_index(clip, monkeypatch):

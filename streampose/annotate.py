@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from streampose.formats.parquet import open_parquet
 from streampose.runtime.bundle import default_bundle
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
+from streampose.runtime.hold import Hold, Row
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
 from streampose.structures import Keypoints
 from streampose.tracking.one_euro import OneEuroFilter
@@ -49,12 +50,14 @@ class Annotated:
         keypoints: N subjects in source pixels.
         ids: N track numbers.
         boxes: (N, 4) square boxes that the model looked at, edges in source pixels.
+        proven: those of the tracks that are known to be subjects by now.
     """
 
     frame: Frame
     keypoints: Keypoints
     ids: list[int]
     boxes: np.ndarray
+    proven: frozenset[int] = frozenset()
 
 
 def annotate(
@@ -124,12 +127,12 @@ def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "files": {},
     }  # fmt: skip
-    frames, tracks = 0, set[int]()
+    frames = 0
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
-            write = _open_writers(job, video, stack)
-            finder = Finder(job.path, job.predictor, job.max_subjects)
             depth = _queue_depth(video)
+            hold = Hold(*_open_writers(job, video, stack), depth)
+            finder = Finder(job.path, job.predictor, job.max_subjects)
             decoded = stack.enter_context(ahead(video.frames(), depth))
             found = finder.find(decoded, video.probe)
             annotated = stack.enter_context(ahead(find_poses(found, job.predictor, batch), depth))
@@ -137,12 +140,14 @@ def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
             bar = stack.enter_context(progress(label, video.probe.frames_estimate))
             for result in annotated:
                 result = smoother.apply(result) if smoother else result
-                write(result)
+                frame = result.frame
+                row = Row(frame.index, frame.pts_seconds, result.keypoints, result.ids, result.boxes)
+                hold.add(frame, row, result.proven)
                 frames += 1
-                tracks.update(result.ids)
                 bar.advance()
+            hold.finish()
         verdict = video.verdict
-        entry.update(frames=frames, people=len(tracks), verdict=verdict.verdict, reason=verdict.reason)
+        entry.update(frames=frames, people=len(hold.subjects), verdict=verdict.verdict, reason=verdict.reason)
         entry["reason"] = "; ".join(text for text in (verdict.reason, finder.note) if text)
         if entry["verdict"] == "quarantined":
             job.clear()
@@ -177,7 +182,10 @@ def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iter
                 nobody = predictor.to_source(keypoints[:0], confidence[:0], item.boxes[:0])
                 yield Annotated(item.frame, nobody, [], item.boxes[:0])
             else:
-                yield Annotated(item.frame, poses, item.ids, item.boxes)
+                followed = item.follower is not None and item.follower.proven
+                yield Annotated(
+                    item.frame, poses, item.ids, item.boxes, frozenset(item.ids) if followed else item.proven
+                )
         waiting.clear()
         crops.clear()
 
@@ -211,7 +219,7 @@ class Smoother:
                 z[n] = values[:, 2]
             self._filters[track] = smoother, now
         self._filters = {track: kept for track, kept in self._filters.items() if now - kept[1] < 2.0}
-        return Annotated(result.frame, Keypoints(xy, result.keypoints.confidence, z), result.ids, result.boxes)
+        return replace(result, keypoints=Keypoints(xy, result.keypoints.confidence, z))
 
 
 class _Job:
@@ -258,8 +266,13 @@ class _Job:
         write_text(self._note, json.dumps({"entry": entry, "state": self._state}, indent=2) + "\n")
 
 
-def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
-    """Open the files; returns `write(result)`. They get their names when `stack` closes without an error."""
+def _open_writers(
+    job: _Job, video: Video, stack: contextlib.ExitStack
+) -> tuple[Callable[[Row], None], Callable[[Frame, Row], None] | None]:
+    """Open the files; returns what writes rows and what draws into the film, if there is one.
+
+    They get their names when `stack` closes without an error.
+    """
     probe, skeleton = video.probe, job.predictor.skeleton
     size = (probe.width, probe.height)
     coco = stack.enter_context(open_coco(job.files["coco"], skeleton, source=str(job.path), size=size))
@@ -269,17 +282,19 @@ def _open_writers(job: _Job, video: Video, stack: contextlib.ExitStack) -> Any:
         film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size, preset="superfast", crf=23))
     last_pts = -1.0
 
-    def write(result: Annotated) -> None:
+    def write(row: Row) -> None:
+        coco.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids, row.boxes)
+        table.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids)
+
+    def draw(frame: Frame, row: Row) -> None:
         nonlocal last_pts
-        frame = result.frame
-        coco.write(frame.index, frame.pts_seconds, result.keypoints, result.ids, result.boxes)
-        table.write(frame.index, frame.pts_seconds, result.keypoints, result.ids)
-        if film is not None and frame.pts_seconds > last_pts:  # a film cannot show two frames at one time
-            image = draw_skeletons(frame.image, result.keypoints, skeleton, boxes=result.boxes, ids=result.ids)
+        assert film is not None
+        if frame.pts_seconds > last_pts:  # a film cannot show two frames at one time
+            image = draw_skeletons(frame.image, row.keypoints, skeleton, boxes=row.boxes, ids=row.ids)
             film.write(image, frame.pts_seconds)
             last_pts = frame.pts_seconds
 
-    return write
+    return write, None if film is None else draw
 
 
 def _queue_depth(video: Video) -> int:

@@ -203,6 +203,10 @@ class Keypoints:
         if self.z is not None:
             check_shape("Keypoints.z", self.z, (N, K))
 
+    def pick(self, index: np.ndarray | list[int]) -> Keypoints:
+        """Some of them, by their places or by a mask over the first dimension."""
+        return Keypoints(self.xy[index], self.confidence[index], None if self.z is None else self.z[index])
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -125,6 +125,29 @@ def test_the_files_say_where_the_subject_is(videos, tmp_path):
     assert abs(columns.mean() - centre(20)[0]) < 8 and abs(rows.mean() - centre(20)[1]) < 8
 
 
+def test_a_lamp_that_goes_on_and_off_is_nobody(tmp_path):
+    ground = np.random.default_rng(0).integers(20, 90, (15, 20), np.uint8).repeat(8, 0).repeat(8, 1)
+    with VideoWriter(tmp_path / "lamp.mp4", FPS, SIZE) as writer:
+        for index in range(75):
+            image = ground.copy()
+            x, y = np.rint(centre(min(index, 55))).astype(int)
+            image[y - 12 : y + 12, x - 12 : x + 12] = 250
+            if index % 25 > 12:
+                image[8:20, 140:152] = 250
+            writer.write(np.repeat(image[..., None], 3, -1))
+    (entry,) = annotate([tmp_path / "lamp.mp4"], out=tmp_path / "out", smooth=False)["sources"]
+    coco = read_coco(entry["files"]["coco"])
+    assert entry["people"] == 1 == len(set(coco["track_id"]))
+    frames = coco["image_id"].tolist()
+    assert frames == sorted(frames) and len(frames) >= 70  # all of the subject's way, from its beginning
+    truth = np.stack([centre(min(index, 55)) for index in frames])[:, None] + OFFSETS
+    assert np.median(np.linalg.norm(coco["xy"] - truth, axis=-1)) < 2
+    assert len(read_json(entry["files"]["coco"])["images"]) == 75
+    assert read_parquet(entry["files"]["parquet"]).frame_index.tolist() == frames
+    with open_video(entry["files"]["overlay"]) as film:
+        assert sum(1 for _ in film.frames()) == 75
+
+
 def test_finished_videos_are_skipped_until_something_changes(videos, tmp_path, model):
     out, clip = tmp_path / "out", videos / "good.mp4"
     first = annotate([clip], out=out, overlay=False)["sources"][0]

@@ -20,6 +20,7 @@ from streampose.runtime.predictor import Predictor, box_from_keypoints
 from streampose.structures import Keypoints
 from streampose.tracking.association import Tracker
 from streampose.tracking.boxes import steady_square
+from streampose.tracking.worth import LEAST_SECONDS, Evidence, Watch, is_subject
 from streampose.video.decode import Probe
 from streampose.video.frame import Frame
 from streampose.video.samples import sample_pictures
@@ -45,12 +46,15 @@ class Found:
     Attributes:
         ids: N track numbers.
         boxes: (N, 4) square boxes, padding included, edges in source pixels.
-        follower: set where the boxes of the next frame depend on the keypoints of this one, which it must be told.
+        proven: those of the tracks that are known to be subjects by now; see `tracking.worth`.
+        follower: set where the boxes of the next frame depend on the keypoints of this one, which it must be told; it
+            says itself whether it is proven.
     """
 
     frame: Frame
     ids: list[int]
     boxes: np.ndarray
+    proven: frozenset[int] = frozenset()
     follower: Follower | None = None
 
 
@@ -104,6 +108,8 @@ class Finder:
         self._path = path
         self._next_id = 0
         self._frames = self._followed = 0
+        self._least_frames = 1  # in which a followed subject must be seen
+        self._largest = 0.0  # usual area of the largest subject so far, as a share of the picture
 
     @property
     def note(self) -> str:
@@ -118,6 +124,8 @@ class Finder:
         Args:
             frames: all frames of the video.
         """
+        seconds = min(LEAST_SECONDS, 0.5 * (probe.duration_seconds or np.inf))
+        self._least_frames = max(1, round(seconds * probe.fps))
         looks = _Looks(frames, max(1, round(LOOK_SECONDS * probe.fps)), probe.fps)
         survey = Survey(self._path, probe)
         while looks.begin_shot():
@@ -130,6 +138,8 @@ class Finder:
         known = survey.newest(looks.first.pts_seconds)
         tracker = Tracker(self._max_subjects, max_missed=max(3, round(0.5 / LOOK_SECONDS)))
         numbers: dict[int, int] = {}
+        watched: dict[int, Watch] = {}
+        proven: set[int] = set()
         window: deque[_Look] = deque()
         at, crowded = 0, 0  # which look of the window is to be given out next
         for group in looks:
@@ -144,9 +154,15 @@ class Finder:
                 scale = np.array(group[0].size, np.float32) / (mask.shape[1], mask.shape[0])
                 tracks = tracker.update(mask, small, background.steady)
                 boxes = {track.id: track.box * np.tile(scale, 2) for track in tracks if track.seen}
+                watched = {track.id: watched.get(track.id) or Watch(looks.seconds_apart) for track in tracks}
+                for track in tracks:
+                    if track.seen:
+                        watch = watched[track.id]
+                        watch.see(track.mask, track.box, track.firm, group[0].pts_seconds)
+                        self._judge(track.id, watch.evidence, proven)
             window.append(_Look(group, boxes))
             if len(window) - at > AHEAD + 1:
-                yield from self._give_out(window, at, numbers)
+                yield from self._give_out(window, at, numbers, proven)
                 window[at].frames = []
                 at += 1
                 if at > AHEAD:
@@ -155,7 +171,7 @@ class Finder:
             if crowded > LOST_LOOKS:
                 break
         for rest in range(at, len(window)):
-            yield from self._give_out(window, rest, numbers)
+            yield from self._give_out(window, rest, numbers, proven)
         if crowded > LOST_LOOKS:
             yield from self._follow(looks)
 
@@ -164,7 +180,13 @@ class Finder:
         size = model_size(*frame.size, LOOK_WIDTH)
         return BackgroundModel("mog2", scene.background.resized(size), scene.samples)
 
-    def _give_out(self, window: deque[_Look], at: int, numbers: dict[int, int]) -> Iterator[Found]:
+    def _judge(self, track: int, evidence: Evidence, proven: set[int]) -> None:
+        """Note a track as a subject when it has proven to be one; from then on it is one."""
+        if track in proven or is_subject(evidence, self._largest):
+            proven.add(track)
+            self._largest = max(self._largest, evidence.area)
+
+    def _give_out(self, window: deque[_Look], at: int, numbers: dict[int, int], proven: set[int]) -> Iterator[Found]:
         """The frames from one look up to the next one."""
         look, after = window[at], window[at + 1] if at + 1 < len(window) else None
         start = self._squares(window, at)
@@ -179,7 +201,8 @@ class Finder:
                     boxes[track] = square
             ids = [self._number(track, numbers) for track in boxes]
             self._frames += 1
-            yield Found(frame, ids, np.array(list(boxes.values()), np.float32).reshape(-1, 4))
+            known = frozenset(number for number, track in zip(ids, boxes, strict=True) if track in proven)
+            yield Found(frame, ids, np.array(list(boxes.values()), np.float32).reshape(-1, 4), known)
 
     def _squares(self, window: deque[_Look], at: int) -> dict[int, np.ndarray]:
         """Track -> (4,) steady square in source pixels, for the tracks that are seen now and often enough around."""
@@ -205,9 +228,9 @@ class Finder:
         for group in looks:
             for frame in group:
                 if follower is None:
-                    follower = Follower(frame.size, self._predictor, self._next_id)
+                    follower = Follower(frame.size, self._predictor, self._next_id, self._least_frames)
                 self._frames, self._followed = self._frames + 1, self._followed + 1
-                yield Found(frame, [follower.track], follower.box[None], follower)
+                yield Found(frame, [follower.track], follower.box[None], follower=follower)
         if follower is not None:
             self._next_id = follower.track + 1
 
@@ -218,13 +241,18 @@ class Follower:
     Attributes:
         track: the subject's number.
         box: (4,) where to look next.
+        proven: whether it has been seen often enough to be a subject.
     """
 
-    def __init__(self, size: tuple[int, int], predictor: Predictor, track: int):
-        self._predictor = predictor
+    def __init__(self, size: tuple[int, int], predictor: Predictor, track: int, least_frames: int = 1):
+        self._predictor, self._least_frames = predictor, least_frames
         self._whole = square_box(np.array([0, 0, *size], np.float32))
         self.track, self.box = track, self._whole
-        self._has_subject, self._lost_frames = False, 0
+        self._has_subject, self._seen_frames, self._lost_frames = False, 0, 0
+
+    @property
+    def proven(self) -> bool:
+        return self._seen_frames >= self._least_frames
 
     def update(self, keypoints: Keypoints) -> bool:
         """Take the keypoints that were found in `box`; whether they show a subject."""
@@ -234,11 +262,11 @@ class Follower:
             found = box_from_keypoints(xy, confidence, self._predictor.skeleton, self._predictor.padding)
         if found is not None:
             self.box = self.box + BOX_STEP * (found - self.box) if self._has_subject else found
-            self._has_subject, self._lost_frames = True, 0
+            self._has_subject, self._seen_frames, self._lost_frames = True, self._seen_frames + 1, 0
             return True
         self._lost_frames += 1
         if self._has_subject and self._lost_frames > PATIENCE:
-            self.track, self.box, self._has_subject = self.track + 1, self._whole, False
+            self.track, self.box, self._has_subject, self._seen_frames = self.track + 1, self._whole, False, 0
         return False
 
 
@@ -259,6 +287,7 @@ class _Looks:
 
     def __init__(self, frames: Iterator[Frame], stride: int, fps: float):
         self._frames, self._stride, self._fps = frames, stride, fps
+        self.seconds_apart = stride / fps
         self._cuts = ShotDetector(fps / stride)
         self._ahead: deque[Frame] = deque()  # read, not given out; begins with a frame that was looked at
         self._cut: int | None = None  # where in `_ahead` the next shot begins

@@ -212,7 +212,7 @@ class Session:
         inferred = time.monotonic()
         kept = self._follower.update(keypoints)
         ids = tuple(subject.id for subject in self._follower.subjects)
-        keypoints = _select(keypoints, kept)
+        keypoints = keypoints.pick(kept)
         if self._smooth:
             keypoints = self._smoothed(keypoints, ids, boxes[kept], frame.captured_at)
         self._state = "following" if any(subject.sure for subject in self._follower.subjects) else "searching"
@@ -288,11 +288,6 @@ class Session:
             self._source = None
             self._dropped += source.dropped
             self._captured += source.dropped
-
-
-def _select(keypoints: Keypoints, kept: np.ndarray) -> Keypoints:
-    z = None if keypoints.z is None else keypoints.z[kept]
-    return Keypoints(keypoints.xy[kept], keypoints.confidence[kept], z)
 
 
 def build_session(

@@ -4,6 +4,7 @@ these rules, `annotate` writes people by them.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ SMALL = 0.3  # times the largest subject's area, below which a track must last l
 SMALL_SECONDS, SMALL_STEADINESS = 2.0, 0.7
 SIGNATURE = 24  # pixels a side of the small mask by which motion is measured
 MOTION_SECONDS = 0.4
-LATELY = 40  # sightings over which the usual area is taken
+LATELY = 40  # sightings over which the usual area and motion are taken
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def is_subject(track: Evidence, largest: float = 0.0) -> bool:
     """Whether a track is a subject.
 
     Args:
-        largest: area of the largest subject in the video, as far as it is known: what is much smaller has more to prove.
+        largest: area of the largest subject, as far as it is known: what is much smaller has more to prove.
     """
     lively = track.motion > LEAST_MOTION and track.area > LEAST_STILL_AREA
     if track.seconds < LEAST_SECONDS or not (track.firm or lively):
@@ -67,9 +68,9 @@ class Watch:
         self._firm = False
         self._first = self._last = 0.0
         self._seen = self._at_border = 0
-        self._areas: list[float] = []
-        self._signatures: list[tuple[float, np.ndarray]] = []
-        self._motions: list[float] = []
+        self._areas: deque[float] = deque(maxlen=LATELY)
+        self._motions: deque[float] = deque(maxlen=LATELY)
+        self._signatures: deque[tuple[float, np.ndarray]] = deque()
 
     def see(self, mask: np.ndarray, box: np.ndarray, firm: bool, pts_seconds: float) -> None:
         """One more sighting.
@@ -83,13 +84,13 @@ class Watch:
         self._last, self._firm = pts_seconds, firm
         self._seen += 1
         self._at_border += touches_border(box, (mask.shape[1], mask.shape[0]))
-        self._areas = [*self._areas[1 - LATELY :], np.count_nonzero(mask) / mask.size]
+        self._areas.append(float(mask.mean()))
         signature = crop_resize(mask.astype(np.uint8) * 255, square_box(box), SIGNATURE) > 127
         self._signatures.append((pts_seconds, signature))
         if pts_seconds - self._signatures[0][0] >= MOTION_SECONDS:
-            _, before = self._signatures.pop(0)
-            shared = np.count_nonzero(before & signature) / max(np.count_nonzero(before | signature), 1)
-            self._motions = [*self._motions[-200:], 1.0 - shared]
+            _, before = self._signatures.popleft()
+            shared = int((before & signature).sum()) / max(int((before | signature).sum()), 1)
+            self._motions.append(1.0 - shared)
 
     @property
     def evidence(self) -> Evidence:

@@ -115,6 +115,35 @@ def standing(x, y):
     return np.array([x, y]) + np.stack([np.linspace(-10, 10, 17), np.linspace(-40, 40, 17)], -1)
 
 
+def test_what_wanders_is_proven_and_what_flickers_is_not(tmp_path):
+    images = []
+    for t in range(75):
+        image = paint(ground(0), red(t), (230, 40, 40))
+        images.append(paint(image, (205, 120), (250, 250, 240), half=(6, 6)) if t % 25 > 12 else image)  # a lamp
+    found, _ = find(write(tmp_path / "lamp.mp4", images))
+    lamp, person = set(), set()
+    for item in found:
+        for number, box in zip(item.ids, item.boxes, strict=True):
+            (lamp if box[1] > 90 else person).add(number)
+    assert lamp and len(person) == 1
+    proven = [item.proven for item in found]
+    assert frozenset.union(*proven) == person
+    first = next(t for t, known in enumerate(proven) if known)
+    assert first < 25 and all(known == person for known in proven[first:72])  # once a subject, always one
+
+
+def test_a_follower_is_proven_when_it_was_seen_often_enough():
+    follower, sure = Follower((240, 160), PREDICTOR, 0, least_frames=3), np.full((1, 17), 0.9)
+    for _ in range(2):
+        follower.update(Keypoints(standing(100, 80)[None], sure))
+        assert not follower.proven
+    follower.update(Keypoints(standing(100, 80)[None], sure))
+    assert follower.proven
+    for _ in range(6):
+        follower.update(Keypoints(standing(0, 0)[None], sure * 0.01))
+    assert not follower.proven  # the next one begins anew
+
+
 def test_follower_follows_loses_and_looks_again():
     follower = Follower((240, 160), PREDICTOR, 5)
     sure, unsure = np.full((1, 17), 0.9), np.full((1, 17), 0.01)

@@ -34,15 +34,17 @@ from streampose.video.synchronise import METHODS, Offset, describe_offsets, find
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
 MOST_VIEWS = 40  # of each camera: more change nothing but the time it takes
+MOST_FRAMES = 600  # of each video that are looked at
 LARGEST_ERROR_PX, LARGEST_UNCERTAINTY, LEAST_COVERAGE, FEW_VIEWS = 0.5, 0.01, 0.5, 10
 
 
 @dataclass
 class _Seen:
-    """What one camera saw: by key, the place of the picture, the detection and a small picture of it."""
+    """What one camera saw; detections and small pictures by key. Photos without a board are listed, frames counted."""
 
     name: str
     size: tuple[int, int] | None = None
+    looked_at: int = 0
     detections: dict[str, Detection] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
     previews: dict[str, np.ndarray] = field(default_factory=dict)
@@ -105,6 +107,7 @@ def calibrate(
     alone, shared = find_pictures(list(paths), together)
     same = alone == shared
     offsets = _offsets(shared, synchronise)
+    every_seconds = _widen(every_seconds, [*alone.values(), *shared.values()])
     seconds_of = {name: offset.seconds for name, offset in offsets.items()}
     with progress("board", None, "pictures") as bar:
         lone = {
@@ -117,7 +120,7 @@ def calibrate(
     for name, seen in lone.items():
         kept[name] = _spread(seen.detections)
         if seen.size is None or not kept[name]:
-            raise ConfigError(f"{name}: no {columns}x{rows} {board} in any of its {len(seen.missed)} pictures; {_LOOK}")
+            raise ConfigError(f"{name}: no {columns}x{rows} {board} in any of its {seen.looked_at} pictures; {_LOOK}")
         try:
             lenses[name] = calibrate_lens([seen.detections[key] for key in kept[name]], wanted, seen.size, lens)
         except ConfigError as error:
@@ -202,29 +205,41 @@ def _look(
 ) -> _Seen:
     """Find the board in all pictures of one camera."""
     seen = _Seen(name)
-    for key, image in _images(name, files, every_seconds, seconds_of.get(name, 0.0)):
+    for key, image, photo in _images(name, files, every_seconds, seconds_of.get(name, 0.0)):
         size = (image.shape[1], image.shape[0])
         if seen.size not in (None, size):
-            raise ConfigError(
-                f"{name}: {key} has {size[0]} x {size[1]} pixels, the others {seen.size}; one camera has one size"
-            )
+            sizes = f"{key} has {size[0]} x {size[1]} pixels, the others {seen.size}"
+            raise ConfigError(f"{name}: {sizes}; one camera has one size")
         seen.size = size
-        detection = find_board(image, board)
-        if detection is None:
-            seen.missed.append(key)
-        else:
+        seen.looked_at += 1
+        detection = find_board(image, board, thorough=photo)
+        if detection is not None:
             seen.detections[key] = detection
-        seen.previews[key] = preview(image, detection)
-        if seen.example is None and detection is not None:
-            seen.example = image
+            seen.example = image if seen.example is None else seen.example
+        elif photo:
+            seen.missed.append(key)
+        if detection is not None or photo:
+            seen.previews[key] = preview(image, detection)
         bar.advance(1, note=f"{name} {key}")
     return seen
 
 
+def _widen(every_seconds: float, cameras: Sequence[list[Path]]) -> float:
+    """The time between frames, so many times longer that `MOST_FRAMES` of the longest video are looked at."""
+    longest = 0.0
+    for file in {file for files in cameras for file in files if file.suffix.lower() in VIDEO_SUFFIXES}:
+        with open_video(file) as video:
+            longest = max(longest, video.probe.duration_seconds or 0.0)
+    times = max(1, int(np.ceil(longest / every_seconds / MOST_FRAMES)))
+    if times > 1:
+        logger.info(f"calibrate: long videos; looking at a frame every {times * every_seconds:g} s")
+    return times * every_seconds
+
+
 def _images(
     name: str, files: list[Path], every_seconds: float, offset_seconds: float
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(key, RGB picture); the keys of two cameras are equal where the pictures are of one moment."""
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """(key, RGB picture, is a photo); the keys of two cameras are equal where the pictures are of one moment."""
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     for file in files:
         if file not in videos:
@@ -232,7 +247,7 @@ def _images(
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
             if image is None:
                 raise ConfigError(f"{file}: not a picture that can be read")
-            yield _key(file.stem, name), cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            yield _key(file.stem, name), cv2.cvtColor(image, cv2.COLOR_BGR2RGB), True
             continue
         prefix = f"{_key(file.stem, name)} " if len(videos) > 1 else ""
         with open_video(file) as video:
@@ -242,7 +257,7 @@ def _images(
                 nearest = round(moment / every_seconds)
                 if abs(moment - nearest * every_seconds) <= half and nearest != tick:
                     tick = nearest
-                    yield f"{prefix}{nearest * every_seconds:.2f} s", frame.image
+                    yield f"{prefix}{nearest * every_seconds:.2f} s", frame.image, False
 
 
 def _key(stem: str, camera: str) -> str:
@@ -335,7 +350,7 @@ def _summary(seen: _Seen, kept: list[str], lens: Lens, camera: Camera, board: Bo
         "error_px": round(lens.error_px, 4),
         "focal_uncertainty": None if np.isnan(lens.focal_uncertainty) else round(lens.focal_uncertainty, 5),
         "coverage": round(coverage(used_views, seen.size), 3),
-        "photos": len(seen.previews),
+        "photos": seen.looked_at,
         "used": int(lens.used.sum()),
         "dropped": dropped,
         "posed": camera.posed,

@@ -16,7 +16,7 @@ from streampose.report import Picture, Section, Table, write_report
 from streampose.structures import Camera
 
 PREVIEW_PX = 320  # longer side
-SHEET = (6, 4)  # columns and rows of previews that are shown
+SHEET = (4, 6)  # columns and rows of previews that are shown
 CELLS = 8  # a side: coverage counts the cells of the picture that hold a corner or lie between some
 GREEN, RED, GREY, BLUE = (60, 190, 90), (220, 60, 50), (140, 140, 140), (70, 120, 230)
 
@@ -136,7 +136,7 @@ def _map(rig: Rig) -> np.ndarray:
             x, y = place(centre)
             cv2.putText(panel, name, (x + 9, y - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (20, 20, 20), 1, cv2.LINE_AA)
         cv2.putText(panel, f"{'xyz'[a]} right, {'xyz'[b]} down", (8, 412), cv2.FONT_HERSHEY_SIMPLEX, 0.4, GREY, 1)
-        panels.append(panel)
+        panels.append(cv2.copyMakeBorder(panel, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=GREY))
     return np.hstack(panels)
 
 
@@ -159,7 +159,7 @@ def _camera_section(page: CameraPage) -> Section:
 def _sheet(page: CameraPage) -> np.ndarray:
     keys = sorted(page.previews, key=lambda key: key not in page.detections)[: SHEET[0] * SHEET[1]]
     height, width = next(iter(page.previews.values())).shape[:2]
-    tiles = []
+    tiles: list[np.ndarray] = []
     for key in keys:
         tile = page.previews[key].copy()
         note = f"{page.errors[key]:.2f} px" if key in page.errors else "" if key in page.detections else "no board"

@@ -87,13 +87,16 @@ class Detection:
     xy: np.ndarray
 
 
-def find_board(image: np.ndarray, board: Board) -> Detection | None:
+def find_board(image: np.ndarray, board: Board, *, thorough: bool = True) -> Detection | None:
     """Find a board in a picture (H, W, 3) RGB or (H, W) grey, uint8; None where it is not seen whole enough.
 
     A checkerboard must be seen whole; a ChArUco board needs `LEAST_CORNERS` corners that do not lie on one line.
+
+    Args:
+        thorough: search a second way where the first finds no checkerboard; for photos, of which each counts.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
-    return _find_charuco(grey, board) if board.kind == "charuco" else _find_checkerboard(grey, board)
+    return _find_charuco(grey, board) if board.kind == "charuco" else _find_checkerboard(grey, board, thorough)
 
 
 def bend(detection: Detection, board: Board) -> float:
@@ -118,10 +121,10 @@ def _square_px(detection: Detection, board: Board) -> float:
     return float(np.median(sides[np.isfinite(sides)])) if np.isfinite(sides).any() else 0.0
 
 
-def _find_checkerboard(grey: np.ndarray, board: Board) -> Detection | None:
+def _find_checkerboard(grey: np.ndarray, board: Board, thorough: bool) -> Detection | None:
     """OpenCV's search for squares; where it fails or looks wrong, its search for crossings, which sees other boards."""
     best, least = None, BENT
-    for search in (_search_squares, _search_crossings):
+    for search in (_search_squares, _search_crossings) if thorough else (_search_squares,):
         xy = search(grey, board)
         if xy is not None:
             candidate = _right_way_up(_refine(grey, xy, board), grey, board)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
+import numpy as np
 
 from streampose.video.claims import missing_bytes
 from streampose.video.container import SEQUENTIAL, count_video_streams, message_of, open_container
@@ -106,20 +108,26 @@ class MediaFile:
         return itertools.dropwhile(lambda entry: entry.picture is None, entries)
 
     def count_before(self, pts: int) -> tuple[int, Rhythm]:
-        """How many frames lie before a timestamp, and their rhythm, by reading the file without decoding."""
-        other = self.again()
-        times: list[tuple[int, int]] = []
-        try:
-            for packet in other._container.demux(other._stream):
-                if packet.pts is not None and packet.pts < pts and packet.size and not packet.is_discard:
-                    times.append((packet.pts, packet.duration or 0))
-        finally:
-            other.close()
+        """How many frames lie before a timestamp, and their rhythm, by reading the file once without decoding."""
+        status = self.path.stat()
+        times, durations = _packet_times(self.path, status.st_size, status.st_mtime_ns)
+        stop = int(np.searchsorted(times, pts))
         assert self.time_base is not None
         rhythm, base, missing = Rhythm(), float(self.time_base), 0
-        if not self._complete or missing_bytes(self.path):
-            missing = sum(rhythm.missing_before(time * base, duration * base) for time, duration in sorted(times))
-        return len(times) + missing, rhythm
+        if not self.facts().complete:
+            pairs = zip(times[:stop], durations[:stop], strict=True)
+            missing = sum(rhythm.missing_before(time * base, duration * base) for time, duration in pairs)
+        return stop + missing, rhythm
+
+    def packet_times(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ascending timestamps and durations of all packets that are to be shown, as the container gives them."""
+        times, durations = array("q"), array("q")
+        for packet in self._container.demux(self._stream):
+            if packet.pts is not None and packet.size and not packet.is_discard:
+                times.append(packet.pts)
+                durations.append(packet.duration or 0)
+        order = np.argsort(np.array(times, np.int64), kind="stable")
+        return np.array(times, np.int64)[order], np.array(durations, np.int64)[order]
 
     def _read(self, ledger: Ledger) -> Iterator[Entry]:
         packets = self._container.demux(self._stream)
@@ -167,5 +175,10 @@ class MediaFile:
                 yield from ledger.take(picture)
 
 
-def seconds_of(pts: int, time_base: Fraction) -> float:
-    return float(pts * time_base)
+@lru_cache(maxsize=1)  # spans of one long video are opened one after another
+def _packet_times(path: Path, size: int, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    other = MediaFile(path, 1)
+    try:
+        return other.packet_times()
+    finally:
+        other.close()

@@ -10,6 +10,8 @@ import av
 import numpy as np
 
 from streampose.video.container import OPTIONS, choose_stream
+from streampose.video.decode import open_video
+from streampose.video.folder import is_animated_webp
 from streampose.video.frame import Converter, read_orientation
 
 FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well
@@ -35,6 +37,9 @@ def sample_pictures(
     Yields:
         (seconds in the container's time, (h, w, 3) uint8 RGB).
     """
+    if Path(path).is_dir() or is_animated_webp(Path(path)):
+        yield from _spread_pictures(Path(path), size, every_seconds, start_seconds, end_seconds)
+        return
     with av.open(str(path), options=OPTIONS, metadata_errors="replace") as container:
         stream = choose_stream(str(path), container)
         stream.thread_type = "AUTO"  # type: ignore[assignment]
@@ -56,6 +61,20 @@ def sample_pictures(
                 converter = Converter(size, read_orientation(picture))
             last = seconds
             yield seconds, converter.convert(picture, size, "rgb24")
+
+
+def _spread_pictures(
+    path: Path, size: tuple[int, int], every_seconds: float, start_seconds: float, end_seconds: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Pictures of what FFmpeg cannot seek in; each that is left out costs little."""
+    last = -np.inf
+    with open_video(path) as video:
+        for frame in video.frames(start_seconds):
+            if frame.pts_seconds >= end_seconds:
+                return
+            if frame.pts_seconds - last >= every_seconds - 1e-9:
+                last = frame.pts_seconds
+                yield last, frame.small(size)
 
 
 def _some_pictures(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from streampose.video.container import VIDEO_SUFFIXES
+from streampose.errors import VideoError
+from streampose.video.container import VIDEO_SUFFIXES, message_of
 from streampose.video.folder import is_animated_webp, is_image_folder
 
 
@@ -24,6 +26,30 @@ def find_videos(paths: Iterable[str | Path]) -> list[Path]:
         else:
             found.add(path)
     return sorted(found)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of what a source holds: of the file, or of the names and contents of a folder's files.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            for file in sorted(f for f in path.iterdir() if f.is_file()):
+                digest.update(f"{file.name}|{content_hash(file)}|".encode())
+            return digest.hexdigest()
+        with path.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        raise VideoError(f"{path}: no such file; skipped") from None
+    except PermissionError:
+        raise VideoError(f"{path}: no permission to read it; skipped") from None
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({message_of(error)}); skipped") from None
+    return digest.hexdigest()
 
 
 def _search(top: Path) -> Iterable[Path]:

@@ -48,6 +48,8 @@ def main() -> None:
         store=work / "store.zarr", preset=arguments.preset, out=work / "runs", models=work / "models",
         max_minutes=arguments.max_minutes, force_promote=True,
     )  # fmt: skip
+    if trained["bundle"] is None:
+        raise SystemExit(trained["reason"])
     measured = evaluate(
         store=work / "unseen.zarr", truth=work / "unseen", model=work / "models" / "current", out=work / "evaluation"
     )

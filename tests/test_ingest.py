@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,6 +216,44 @@ def test_kill_in_the_middle_then_again_equals_an_uninterrupted_run(tmp_path):
             StoreReader(torn)  # valid at every moment
     ingest([tmp_path / "videos"], store=torn, crop_size=32)
     assert snapshot(torn) == snapshot(tmp_path / "whole.zarr")
+
+
+@pytest.mark.slow
+def test_killed_a_hundred_times_the_store_is_the_same_byte_for_byte(tmp_path):
+    (tmp_path / "videos").mkdir()
+    film(tmp_path / "videos" / "long.mp4", frames=150)
+    film(tmp_path / "videos" / "short.mp4", seed=1)
+    code = (
+        "import sys; from pathlib import Path; import streampose.ingest as i; import streampose.ingestion.spans as s\n"
+        "s.SPAN_SECONDS, i.SMALL_BYTES = 1.0, 0\n"
+        "i.ingest([Path(sys.argv[1])], store=Path(sys.argv[2]), crop_size=32)"
+    )
+
+    def start(store):
+        command = [sys.executable, "-c", code, str(tmp_path / "videos"), str(store)]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    began = time.monotonic()
+    assert start(tmp_path / "whole.zarr").wait() == 0
+    usual = time.monotonic() - began
+    whole, moments, kills, finished = snapshot(tmp_path / "whole.zarr"), np.random.default_rng(0), 0, 0
+    torn = tmp_path / "torn.zarr"
+    while kills < 100:
+        run = start(torn)
+        try:
+            assert run.wait(timeout=moments.uniform(0.25, 1.0) * usual) == 0
+        except subprocess.TimeoutExpired:
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
+            kills += 1
+            if (torn / "zarr.json").exists():
+                StoreReader(torn)  # valid at every moment
+            continue
+        assert snapshot(torn) == whole
+        finished += 1
+        shutil.rmtree(torn)
+    assert start(torn).wait() == 0
+    assert snapshot(torn) == whole and finished > 3
 
 
 def test_spans_share_a_long_video_without_losing_or_doubling_a_frame(tmp_path, monkeypatch):

@@ -3,10 +3,10 @@
 import importlib
 import inspect
 import json
+import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,19 +44,25 @@ def folder(tmp_path_factory):
     return folder
 
 
+def children_seconds():
+    """Processor time of the commands that were run, which a busy machine changes less than the clock."""
+    used = os.times()
+    return used.children_user + used.children_system
+
+
 def test_help_is_quick_and_complete(tmp_path):
     streampose("--help", folder=tmp_path)
-    began = time.perf_counter()
+    began = children_seconds()
     text, _ = streampose("--help", folder=tmp_path)
-    assert time.perf_counter() - began < 1.0  # 0.4 s is the aim; a busy machine gets some room
+    assert children_seconds() - began < 0.8  # 0.4 s is the aim; a busy machine gets some room
     assert all(command in text for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_quick_help_for_all_that_its_verb_can_do(command, tmp_path):
-    began = time.perf_counter()
+    began = children_seconds()
     text, _ = streampose(command, "--help", folder=tmp_path)
-    assert time.perf_counter() - began < 1.0  # as above
+    assert children_seconds() - began < 0.8  # as above
     options = typer.main.get_command(app).commands[command].params
     assert all(option.help for option in options)
     assert all(max(option.opts, key=len) in text for option in options if option.opts[0].startswith("-"))

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +40,6 @@ QUEUE_BYTES = 32 << 20  # of decoded frames that wait for inference, and again o
 SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
 SMOOTHING_BETA = 12.0  # Hz per (box side per second)
 OVERLAY_SUFFIX = ".overlay.mp4"
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One frame with the N subjects found in it.
-
-    Attributes:
-        keypoints: N subjects in source pixels.
-        ids: N track numbers.
-        boxes: (N, 4) square boxes that the model looked at, edges in source pixels.
-        proven: those of the tracks that are known to be subjects by now.
-    """
-
-    frame: Frame
-    keypoints: Keypoints
-    ids: list[int]
-    boxes: np.ndarray
-    proven: frozenset[int] = frozenset()
 
 
 def annotate(
@@ -138,11 +120,8 @@ def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
             annotated = stack.enter_context(ahead(find_poses(found, job.predictor, batch), depth))
             smoother = Smoother() if job.smooth else None
             bar = stack.enter_context(progress(label, video.probe.frames_estimate))
-            for result in annotated:
-                result = smoother.apply(result) if smoother else result
-                frame = result.frame
-                row = Row(frame.index, frame.pts_seconds, result.keypoints, result.ids, result.boxes)
-                hold.add(frame, row, result.proven)
+            for frame, row, proven in annotated:
+                hold.add(frame, smoother.apply(row) if smoother else row, proven)
                 frames += 1
                 bar.advance()
             hold.finish()
@@ -162,15 +141,15 @@ def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
     return entry
 
 
-def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iterator[Annotated]:
-    """The keypoints in each frame, in order.
+def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iterator[tuple[Frame, Row, frozenset[int]]]:
+    """Each frame, in order, with its subjects' keypoints, and those tracks that are known to be subjects by now.
 
     Frames wait until `batch` crops are together, unless the next boxes depend on these keypoints.
     """
     waiting: list[Found] = []
     crops: list[np.ndarray] = []
 
-    def infer() -> Iterator[Annotated]:
+    def infer() -> Iterator[tuple[Frame, Row, frozenset[int]]]:
         shape = (0, predictor.input_size, predictor.input_size, 3)
         keypoints, confidence = predictor.predict_crops(np.stack(crops) if crops else np.zeros(shape, np.uint8))
         at = 0
@@ -178,14 +157,14 @@ def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iter
             part = slice(at, at + len(item.ids))
             at += len(item.ids)
             poses = predictor.to_source(keypoints[part], confidence[part], item.boxes)
-            if item.follower is not None and not item.follower.update(poses):
-                nobody = predictor.to_source(keypoints[:0], confidence[:0], item.boxes[:0])
-                yield Annotated(item.frame, nobody, [], item.boxes[:0])
-            else:
-                followed = item.follower is not None and item.follower.proven
-                yield Annotated(
-                    item.frame, poses, item.ids, item.boxes, frozenset(item.ids) if followed else item.proven
-                )
+            row = Row(item.frame.index, item.frame.pts_seconds, poses, item.ids, item.boxes)
+            proven = item.proven
+            if item.follower is not None:
+                if not item.follower.update(poses):
+                    row = row.only(set())
+                elif item.follower.proven:
+                    proven = frozenset(item.ids)
+            yield item.frame, row, proven
         waiting.clear()
         crops.clear()
 
@@ -203,23 +182,23 @@ class Smoother:
     def __init__(self) -> None:
         self._filters: dict[int, tuple[OneEuroFilter, float]] = {}
 
-    def apply(self, result: Annotated) -> Annotated:
-        """The same frame with smoothed keypoints; tracks that are not in it keep their state for a while."""
-        xy, z = result.keypoints.xy.copy(), None if result.keypoints.z is None else result.keypoints.z.copy()
-        now = result.frame.pts_seconds
-        for n, track in enumerate(result.ids):
+    def apply(self, row: Row) -> Row:
+        """The same with smoothed keypoints; tracks that are not in it keep their state for a while."""
+        xy, z = row.keypoints.xy.copy(), None if row.keypoints.z is None else row.keypoints.z.copy()
+        now = row.pts_seconds
+        for n, track in enumerate(row.ids):
             if track not in self._filters:
-                side = float(result.boxes[n, 2] - result.boxes[n, 0])
+                side = float(row.boxes[n, 2] - row.boxes[n, 0])
                 self._filters[track] = OneEuroFilter(SMOOTHING_CUTOFF, SMOOTHING_BETA / side), now
             smoother, _ = self._filters[track]
             values = xy[n] if z is None else np.concatenate([xy[n], z[n, :, None]], -1)
-            values = smoother.apply(values, now, result.keypoints.confidence[n])
+            values = smoother.apply(values, now, row.keypoints.confidence[n])
             xy[n] = values[:, :2]
             if z is not None:
                 z[n] = values[:, 2]
             self._filters[track] = smoother, now
         self._filters = {track: kept for track, kept in self._filters.items() if now - kept[1] < 2.0}
-        return replace(result, keypoints=Keypoints(xy, result.keypoints.confidence, z))
+        return replace(row, keypoints=Keypoints(xy, row.keypoints.confidence, z))
 
 
 class _Job:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from streampose import annotate as module
-from streampose.annotate import Annotated, Smoother, annotate
+from streampose.annotate import Smoother, annotate
 from streampose.config import load_skeleton
 from streampose.errors import BundleError, VideoError
 from streampose.formats.coco import read_coco
 from streampose.formats.parquet import read_parquet
+from streampose.runtime.hold import Row
 from streampose.runtime.predictor import Predictor
 from streampose.structures import Keypoints
 from streampose.video.decode import open_video
@@ -235,8 +236,8 @@ def test_smoothing_calms_what_stands_and_follows_what_moves():
         speed = 0.0 if t < 60 else 4.0
         xy = np.full((1, 17, 2), 50.0 + speed * (t - 60)) + random.normal(0, 0.7, (1, 17, 2))
         keypoints = Keypoints(xy, np.full((1, 17), 0.9), np.zeros((1, 17)))
-        frame = SimpleNamespace(pts_seconds=t / 25)
-        outputs.append(smoother.apply(Annotated(frame, keypoints, [3], np.array([[0, 0, 100, 100.0]]))).keypoints.xy)
+        row = Row(t, t / 25, keypoints, [3], np.array([[0, 0, 100, 100.0]]))
+        outputs.append(smoother.apply(row).keypoints.xy)
     outputs = np.stack(outputs)
     assert np.diff(outputs[20:60], axis=0).std() < 0.5 * np.sqrt(2) * 0.7
     assert abs(outputs[-1].mean() - (50 + 4 * 59)) < 10  # less than three frames behind
@@ -246,7 +247,6 @@ def test_smoothing_keeps_tracks_apart():
     smoother = Smoother()
     for t, track in enumerate([1, 2, 1, 2]):
         xy = np.full((1, 17, 2), 1000.0 * track)
-        frame = SimpleNamespace(pts_seconds=t / 25)
         keypoints = Keypoints(xy, np.ones((1, 17)))
-        result = smoother.apply(Annotated(frame, keypoints, [track], np.array([[0, 0, 100, 100.0]])))
+        result = smoother.apply(Row(t, t / 25, keypoints, [track], np.array([[0, 0, 100, 100.0]])))
         np.testing.assert_allclose(result.keypoints.xy, 1000.0 * track)

@@ -1,10 +1,10 @@
 """Foreground masks under a moving camera: what stays different from the scene when the camera's motion is taken out.
 
-Two pictures of a shot are laid over each other by up to three homographies (a wall, the ground, ...), found by tracking
-corners outside the subjects (RANSAC). A picture of the empty scene is carried along with the camera and kept up to
-date where nobody stands. A pixel is foreground where the frame differs from that scene, and also from the frames soon
-after, laid over it: what differs from the past alone is background that somebody has just left. Whoever stops is kept
-while its outline shows in the frame rather than in the scene.
+Pictures of a shot are laid over each other by up to three homographies (a wall, the ground, ...), found by tracking
+corners outside the subjects (RANSAC). Some of the last seconds, without their subjects, and two of the next moment are
+laid over each frame. A pixel is foreground where the frame differs from both: what differs from the past alone is
+background that somebody has just left. Whoever stops is kept for a while, if moving parts enclose it or if its outline
+shows in the frame rather than in the past. Cast shadows move with their subjects and are not told from them.
 
 The source needs some frames of the future: `look_ahead` hands each frame on together with small pictures of the next.
 """
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from streampose.masks.background import fill_holes
+from streampose.masks.background import fill_holes, match_light
 
 LOOK_AHEAD_SECONDS = 0.4
 THRESHOLD = 20.0  # colour distance in grey levels, after what a small misfit explains
@@ -27,10 +27,12 @@ MISFIT = 0.5  # pixels by which the pictures may be laid over each other wrongly
 LEAST_CORNERS, LEAST_INLIERS = 24, 0.25  # else the camera's motion is unknown
 MOST_CORNERS, LEAST_CORNER = 240, 1e-5
 PLANES = 3
+INNER_BAND, OUTER_BAND, LEAST_OVERLAP = 0.07, 0.05, 0.5  # of the crop, of the crop, IoU: `refine_by_colour`
 STILL_SECONDS = 1.5  # after which what does not move is taken for background
 LEAST_AREA = 0.0012  # of the picture, of a blob
+ENCLOSED = 0.25  # of a still part's outline may be free of moving pixels, else its edges must tell
 SHARPER = 1.2  # a body's outline has stronger edges than what is beside it
-MOST_FOREGROUND = 0.6  # of the picture; more than that is a failure of the alignment
+MOST_FOREGROUND, LIT_FOREGROUND = 0.6, 0.08  # of the picture: more is a failure of the alignment, or of the light
 LOOK_BACK = (1, 2, 4, 8)  # times the look-ahead
 
 
@@ -105,9 +107,7 @@ class MovingForeground:
             (h, w) uint8, 255 where the foreground is.
         """
         now = self._picture(frame.index, small)
-        others = [
-            (self._picture(frame.index + n, later[n - 1]), None) for n in _gaps(self.look_ahead) if n <= len(later)
-        ]
+        others = [(self._picture(frame.index + n, later[n - 1]), None) for n in _gaps(min(self.look_ahead, len(later)))]
         futures = [laid for picture, mask in others if (laid := lay_over(now, picture, mask, self._mask)) is not None]
         kept = [self._kept[-n] for n in LOOK_BACK if n <= len(self._kept)]
         pasts = [laid for _, picture, mask in kept if (laid := lay_over(now, picture, mask, self._mask)) is not None]
@@ -115,7 +115,9 @@ class MovingForeground:
         mask = np.zeros(small.shape[:2], np.uint8)
         if self.steady:
             mask = self._foreground(small, pasts, futures)
-            if np.count_nonzero(mask) > MOST_FOREGROUND * mask.size:
+            share = np.count_nonzero(mask) / mask.size
+            other_light = sum(laid.alike for laid in pasts + futures) < 0.5 * len(pasts + futures)
+            if share > MOST_FOREGROUND or (other_light and share > LIT_FOREGROUND):
                 self.steady, mask = False, np.zeros_like(mask)
         self._mask = cv2.dilate(mask, np.ones((9, 9), np.uint8))
         self._pictures = {number: picture for number, picture in self._pictures.items() if number > frame.index}
@@ -134,15 +136,17 @@ class MovingForeground:
         if self._still is None:
             self._still = np.zeros(shape, np.float32)
         before, known, scene = _vote(small, pasts)
-        _, sure, _ = _vote(small, futures)
-        soon = np.zeros(shape, bool)
+        after, sure, _ = _vote(small, futures)
+        soon = np.full(shape, not futures)  # at the end of the shot the past alone tells
         for laid in futures:
             soon |= (laid.distance > THRESHOLD) & laid.inside
-        moving = (before | ~known) & soon & (known | sure)
-        still = _open(before & known & ~soon)
+        was = np.zeros(shape, bool) if self._mask is None else self._mask > 0
+        unknown = ~known & was  # hidden by somebody for as long as is remembered
+        moving = np.where(known, before & soon, np.where(was, soon, after & sure))
+        still = _open(~soon & ((before & known) | unknown))
         near = cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
         self._still = np.where(still & ~near, self._still + 1, np.where(near, 0, 0.9 * self._still)).astype(np.float32)
-        bodies = _bodies(still, small, scene) & (self._still < STILL_SECONDS * self._fps)
+        bodies = _bodies(still, moving, small, scene) & (self._still < STILL_SECONDS * self._fps)
         return _clean(moving | bodies)
 
 
@@ -185,11 +189,19 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Laid:
-    """Another picture laid over this one: it (h, w, 3), how far this one is from it (h, w), where it reaches (h, w)."""
+    """Another picture laid over this one.
+
+    Attributes:
+        image: (h, w, 3) uint8; this picture itself where the other one tells nothing.
+        distance: (h, w) float32 between the two in grey levels, the light's change left out.
+        inside: (h, w) bool, where the other one shows the scene.
+        alike: whether the light is about the same in both.
+    """
 
     image: np.ndarray
     distance: np.ndarray
     inside: np.ndarray
+    alike: bool
 
 
 def _peaks(strength: np.ndarray, apart: int) -> np.ndarray:
@@ -261,11 +273,20 @@ def lay_over(now: _Picture, other: _Picture, others: np.ndarray | None, hidden: 
     if motion is None:
         return None
     size = (now.image.shape[1], now.image.shape[0])
-    which = _which_plane(now.image, other.image, motion, hidden)
-    image = _warp(other.image, motion.planes, which, size)
     free = np.full(now.grey.shape, 255, np.uint8) if others is None else 255 - others
-    inside = cv2.erode(_warp(free, motion.planes, which, size), np.ones((3, 3), np.uint8)) > 250
-    return _Laid(image, colour_distance(now.image, image), inside)
+    layers = cv2.merge([*cv2.split(other.image), free])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    laid = [cv2.warpPerspective(layers, plane, size, flags=flags) for plane in motion.planes]
+    best = laid[0]
+    if len(laid) > 1:
+        which = _which_plane(now.image, laid, hidden)
+        for number, picture in enumerate(laid[1:], 1):
+            cv2.copyTo(picture, (which == number).astype(np.uint8), best)
+    inside = cv2.erode(best[..., 3], np.ones((3, 3), np.uint8)) > 250
+    image = np.ascontiguousarray(best[..., :3])
+    np.copyto(image, now.image, where=~inside[..., None])
+    matched, alike = match_light(now.image, image)
+    return _Laid(image, colour_distance(matched, image), inside, alike)
 
 
 def colour_distance(image: np.ndarray, other: np.ndarray, reach: int = 1, misfit: float = MISFIT) -> np.ndarray:
@@ -284,30 +305,27 @@ def colour_distance(image: np.ndarray, other: np.ndarray, reach: int = 1, misfit
     return cv2.blur(distance, (3, 3))
 
 
-def _which_plane(image: np.ndarray, other: np.ndarray, motion: Motion, hidden: np.ndarray | None) -> np.ndarray:
-    """Number of the plane that fits best around each pixel, subjects left out: (h, w)."""
+def _which_plane(image: np.ndarray, laid: list[np.ndarray], hidden: np.ndarray | None) -> np.ndarray:
+    """Number of the plane that fits best around each pixel, subjects left out: (h, w).
+
+    Args:
+        image: (h, w, 3) uint8.
+        laid: for each plane the other picture laid over this one by it, (h, w, 4) uint8.
+    """
     h, w = image.shape[:2]
-    if len(motion.planes) == 1:
-        return np.zeros((h, w), np.uint8)
-    seen = np.ones((h, w), np.float32) if hidden is None else (hidden == 0).astype(np.float32)
-    total = cv2.blur(seen, (15, 15)) + 1e-3
+    half = (w // 2, h // 2)
+    small = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+    seen = np.ones((half[1], half[0]), np.float32)
+    if hidden is not None:
+        seen[cv2.resize(hidden, half, interpolation=cv2.INTER_NEAREST) > 0] = 0
+    total = cv2.blur(seen, (7, 7)) + 1e-3
     costs: list[np.ndarray] = []
-    for plane in motion.planes:
-        laid = cv2.warpPerspective(other, plane, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        difference = cv2.transform(cv2.absdiff(image, laid), np.full((1, 3), 1 / 3, np.float32)).astype(np.float32)
-        costs.append(cv2.blur(np.minimum(difference, 40) * seen, (15, 15)) / total + 0.5 * len(costs))
-    return np.argmin(costs, 0).astype(np.uint8)
-
-
-def _warp(image: np.ndarray, planes: list[np.ndarray], which: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image of the other picture as seen from this one; 0 where it does not reach."""
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    out = cv2.warpPerspective(image, planes[0], size, flags=flags)
-    for number, plane in enumerate(planes[1:], 1):
-        part = which == number
-        if part.any():
-            out[part] = cv2.warpPerspective(image, plane, size, flags=flags)[part]
-    return np.asarray(out)
+    for picture in laid:
+        difference = cv2.absdiff(small, cv2.resize(picture, half, interpolation=cv2.INTER_AREA)[..., :3])
+        grey = cv2.transform(difference, np.full((1, 3), 1 / 3, np.float32)).astype(np.float32)
+        costs.append(cv2.blur(np.minimum(grey, 40) * seen, (7, 7)) / total + 0.5 * len(costs))
+    which = np.argmin(costs, 0).astype(np.uint8)
+    return np.asarray(cv2.resize(which, (w, h), interpolation=cv2.INTER_NEAREST))
 
 
 def _plausible(plane: np.ndarray, size: tuple[int, int]) -> bool:
@@ -322,7 +340,8 @@ def _plausible(plane: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def _gaps(most: int) -> list[int]:
-    return sorted({max(1, round(most / 2)), most})
+    """How many frames ahead is looked, where there are `most`."""
+    return sorted({-(-most // 2), most} - {0})
 
 
 def _clean(raw: np.ndarray) -> np.ndarray:
@@ -341,10 +360,14 @@ def _open(mask: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
 
 
-def _bodies(still: np.ndarray, image: np.ndarray, scene: np.ndarray) -> np.ndarray:
+def _bodies(still: np.ndarray, moving: np.ndarray, image: np.ndarray, scene: np.ndarray) -> np.ndarray:
     """Tell who stands still from who has left, among what differs from the scene but not from the frames to come.
 
-    The outline of a body shows in the frame; that of a ghost shows in the scene.
+    What moving pixels enclose belongs to them. The outline of a body shows in the frame; that of a ghost in the scene.
+
+    Args:
+        still, moving: (h, w) bool.
+        image, scene: (h, w, 3) uint8; the scene is the image itself where it was never seen.
 
     Returns:
         The bodies, (h, w) bool.
@@ -353,20 +376,21 @@ def _bodies(still: np.ndarray, image: np.ndarray, scene: np.ndarray) -> np.ndarr
     if count == 1:
         return still
     outline = still & (cv2.erode(still.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
-    beside = (cv2.dilate(still.astype(np.uint8), np.ones((11, 11), np.uint8)) > 0) & ~(
-        cv2.dilate(outline.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    free = outline & (cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0)
+    length, open_length = (np.bincount(labels[part], minlength=count) for part in (outline, free))
+    enclosed = open_length < ENCLOSED * length
+    beside = (cv2.dilate(still.astype(np.uint8), np.ones((11, 11), np.uint8)) > 0) & (
+        cv2.dilate(outline.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     )
     near = cv2.dilate(labels.astype(np.float32), np.ones((11, 11), np.uint8)).astype(np.int32)
     edges = [_edges(picture) for picture in (image, scene)]
-    now, then = (_means(edge, labels, outline, count) for edge in edges)
+    now, then = (_means(edge, labels, free, count) for edge in edges)
     texture = _means(edges[0], near, beside, count)
     unexplained = colour_distance(image, scene, 2, 1.0) > THRESHOLD
     area = np.bincount(labels[still], minlength=count)
-    body = (
-        (now > then)
-        & (now > SHARPER * texture)
-        & (np.bincount(labels[still & unexplained], minlength=count) > 0.4 * area)
-    )
+    stands = (now > then) & (now > SHARPER * texture)
+    stands &= np.bincount(labels[still & unexplained], minlength=count) > 0.4 * area
+    body = enclosed | stands
     body[0] = False
     return np.asarray(body[labels])
 
@@ -381,3 +405,33 @@ def _edges(image: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(np.clip(image, 0, 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
     x, y = (cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx) for dx in (1, 0))
     return cv2.dilate(cv2.magnitude(x, y), np.ones((3, 3), np.uint8))
+
+
+def refine_by_colour(crop: np.ndarray, box: np.ndarray | None, coarse: np.ndarray) -> np.ndarray:
+    """Let a coarse mask's outline snap to the colours of its crop, for want of an empty scene to compare with.
+
+    Only a band along the outline is decided anew (GrabCut: Rother, Kolmogorov, Blake, SIGGRAPH 2004); where the result
+    is no longer about the coarse mask, that one stays.
+
+    Args:
+        crop: (S, S, 3) uint8 RGB.
+        box: not needed; all that refine masks take it.
+        coarse: (S, S) uint8, the subject's own mask enlarged.
+
+    Returns:
+        (S, S) uint8, 255 where the subject is.
+    """
+    S = crop.shape[0]
+    rough = (coarse > 127).astype(np.uint8)
+    inner, outer = (2 * max(1, round(share * S)) + 1 for share in (INNER_BAND, OUTER_BAND))
+    sure = cv2.erode(rough, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (inner, inner)))
+    far = cv2.dilate(rough, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (outer, outer))) == 0
+    if not sure.any() or not far.any():
+        return rough * np.uint8(255)
+    state = np.where(rough > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    state[sure > 0], state[far] = cv2.GC_FGD, cv2.GC_BGD
+    cv2.setRNGSeed(0)
+    cv2.grabCut(crop, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    fine = cv2.medianBlur(((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD)).astype(np.uint8) * np.uint8(255), 3)
+    both, either = ((fine > 0) & (rough > 0)).sum(), ((fine > 0) | (rough > 0)).sum()
+    return np.asarray(fine) if both > LEAST_OVERLAP * either else rough * np.uint8(255)

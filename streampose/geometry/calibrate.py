@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.optimize import least_squares
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.spatial.transform import Rotation
 
@@ -22,6 +21,7 @@ from streampose.structures import Camera
 
 LENSES = {"none": 0, "radial": 2, "radtan": 5, "fisheye": 4}  # name -> free distortion coefficients
 LEAST_VIEWS = 3  # of a board, to know a lens
+MOST_STEPS = 60  # of bundle adjustment; ten are usual
 OUTLIER_PX, OUTLIER_FACTOR = 0.5, 3.0  # a view is dropped whose error exceeds the first, and this many medians
 
 
@@ -216,21 +216,42 @@ def bundle_adjust(
     *,
     refine_lenses: bool = True,
 ) -> tuple[list[Camera], list[tuple[np.ndarray, np.ndarray]]]:
-    """The cameras and board poses that explain all corners best (robust least squares on a sparse system).
+    """The cameras and board poses that explain all corners best (robust least squares).
 
     The first camera stays where it is. Focal lengths, centres and the coefficients that are not zero are adjusted with
     `refine_lenses`.
 
-    Source: Triggs et al., "Bundle adjustment - a modern synthesis", 1999; scipy's trust region solver.
+    Source: Triggs et al., "Bundle adjustment - a modern synthesis", 1999. Levenberg-Marquardt on the normal equations,
+    which are small here; scipy's iterative solver of the sparse system took minutes on some rigs.
     """
     problem = _Problem(list(cameras), list(boards), list(views), board, refine_lenses)
-    start = problem.pack()
-    found = least_squares(
-        problem.residuals, start, jac=problem.jacobian, loss="soft_l1", f_scale=1.0, x_scale="jac",  # type: ignore[arg-type]
-        method="trf", tr_solver="lsmr", tr_options={"atol": 1e-12, "btol": 1e-12, "maxiter": 2000},
-        ftol=1e-10, xtol=1e-12, gtol=1e-12, max_nfev=100,
-    )  # fmt: skip
-    return problem.unpack(found.x)
+    values, damping = problem.pack(), 1e-3
+    miss = problem.residuals(values)
+    cost = _soft_cost(miss)
+    for _ in range(MOST_STEPS):
+        J = problem.jacobian(values)
+        weight = 1 / np.sqrt(1 + miss**2)
+        normal = (J.T @ J.multiply(weight[:, None]).tocsr()).toarray()
+        slope = J.T @ (weight * miss)
+        free = np.diag(normal) > 0
+        before = cost
+        while damping < 1e12:
+            damped = normal + damping * np.diag(np.diag(normal))
+            step = np.zeros_like(values)
+            step[free] = -np.linalg.solve(damped[np.ix_(free, free)], slope[free])
+            trial = problem.residuals(values + step)
+            if _soft_cost(trial) < cost:
+                values, miss, cost, damping = values + step, trial, _soft_cost(trial), max(damping / 5, 1e-12)
+                break
+            damping *= 4
+        if before - cost <= 1e-9 * before + 1e-12 * len(miss):
+            break
+    return problem.unpack(values)
+
+
+def _soft_cost(miss: np.ndarray) -> float:
+    """Squares near zero, distances far away (from about a pixel on), so that a wrong view pulls little."""
+    return float(np.sum(2 * (np.sqrt(1 + miss**2) - 1)))
 
 
 def stand_on_board(rig: Rig, moment: str) -> Rig:

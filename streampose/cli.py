@@ -296,6 +296,7 @@ def calibrate(
     synchronise: Annotated[str, typer.Option(help="Of videos: none, auto, audio, motion or timestamps.")] = "none",
     floor: Annotated[str | None, typer.Option(help="Moment in which the board lies on the floor: z = 0.")] = None,
     every_seconds: Annotated[float, typer.Option(help="Time between the frames of a video that are used.")] = 0.5,
+    report: Annotated[Path | None, typer.Option(help="HTML page of the report [default: beside --out].")] = None,
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -307,7 +308,7 @@ def calibrate(
         return run(
             paths, out=out, board=board, corners=corners, square_mm=square_mm, marker_mm=marker_mm,
             dictionary=dictionary, lens=lens, together=together, synchronise=synchronise, floor=floor,
-            every_seconds=every_seconds,
+            every_seconds=every_seconds, report=report,
         )  # fmt: skip
 
     _run(verb, _say_calibration, as_json, log_level)

@@ -333,11 +333,11 @@ class _Clock:
         time_base: Fraction | None = entry.time_base
         duration = self._frame_seconds
         if entry.duration and time_base:
-            duration = float(entry.duration * time_base)
+            duration = entry.duration * time_base.numerator / time_base.denominator
         if entry.pts is None or time_base is None:
             pts_seconds = self.expected
         else:
-            told = float(entry.pts * time_base)
+            told = entry.pts * time_base.numerator / time_base.denominator
             if abs(told - self.expected) <= abs(told + self._shift - self.expected):
                 self._shift = 0.0
             pts_seconds = told + self._shift

@@ -47,13 +47,14 @@ class Ledger:
     """Feed it packets before they are decoded and the pictures that come out; it gives entries in display order.
 
     Args:
+        time_base: unit of all timestamps.
         at_start: decoding begins at the start of the file, where the decoder knows itself what it can show. Elsewhere
             pictures that are shown before the first key frame are unsound.
         decoder_tells: the decoder marks key frames, so that the container, which may be damaged, is not asked.
     """
 
-    def __init__(self, at_start: bool = True, decoder_tells: bool = False):
-        self._at_start, self._decoder_tells = at_start, decoder_tells
+    def __init__(self, time_base: Fraction | None, at_start: bool = True, decoder_tells: bool = False):
+        self._time_base, self._at_start, self._decoder_tells = time_base, at_start, decoder_tells
         self._waiting: deque[Entry] = deque()  # in decoding order, not settled
         self._held: deque[Entry] = deque()  # shown, in display order
         self._missing: deque[Entry] = deque()  # settled without a picture, in decoding order
@@ -68,7 +69,7 @@ class Ledger:
     def feed(self, packet: av.Packet, problem: str = "") -> Entry:
         """Note a packet that is about to be decoded; with a `problem`, whatever comes of it is unsound."""
         entry = Entry(
-            self._count, packet.pts, packet.time_base, packet.duration or 0, packet.is_keyframe, problem=problem
+            self._count, packet.pts, self._time_base, packet.duration or 0, packet.is_keyframe, problem=problem
         )
         entry.discard = packet.is_discard
         packet.opaque = entry
@@ -85,12 +86,12 @@ class Ledger:
         entry = picture.opaque
         if not isinstance(entry, Entry) or entry.shown:  # a second picture of one packet
             key = entry is None and picture.key_frame
-            entry = Entry(self._count, picture.pts, picture.time_base, picture.duration or 0, bool(key))
+            entry = Entry(self._count, picture.pts, self._time_base, picture.duration or 0, bool(key))
             self._count += 1
             self._waiting.append(entry)
         entry.picture, entry.shown = picture, True
         if picture.pts is not None:
-            entry.pts, entry.time_base = picture.pts, picture.time_base
+            entry.pts = picture.pts
         entry.duration = picture.duration or entry.duration
         entry.key = bool(picture.key_frame) or (entry.key and not self._decoder_tells)
         if picture.is_corrupt:

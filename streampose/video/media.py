@@ -89,7 +89,7 @@ class MediaFile:
 
     def entries(self) -> Iterator[Entry]:
         """All entries from the start, in display order. The file must have just been opened."""
-        return self._read(Ledger(True, self._decoder_tells))
+        return self._read(Ledger(self.time_base, True, self._decoder_tells))
 
     def seek(self, seconds: float, back_off_seconds: float = 0.0) -> Iterator[Entry]:
         """Entries from the first sound picture behind a key frame at or before a time, less a back-off.
@@ -104,7 +104,7 @@ class MediaFile:
         except (av.error.FFmpegError, OSError) as error:
             self.read_error = message_of(error)
             return iter(())
-        entries = self._read(Ledger(False, self._decoder_tells))
+        entries = self._read(Ledger(self.time_base, False, self._decoder_tells))
         return itertools.dropwhile(lambda entry: entry.picture is None, entries)
 
     def count_before(self, pts: int) -> tuple[int, Rhythm]:

@@ -37,7 +37,7 @@ def play(order, *, keys=(0,), lost=(), damaged=(), at_start=True, discard=()):
     Returns:
         (pts, problem) of all entries as they are handed on.
     """
-    ledger = Ledger(at_start)
+    ledger = Ledger(BASE, at_start)
     entries, inside = [], []
 
     def put_out():

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from streampose.calibrate import calibrate, find_pictures
+from streampose.calibrate import MOST_VIEWS, _spread, calibrate, find_pictures
 from streampose.errors import ConfigError
 from streampose.formats.calibration import read_calibration
-from streampose.geometry.board import Board
+from streampose.geometry.board import Board, Detection
 from streampose.geometry.distortion import project
 from streampose.structures import Camera
 from streampose.synthetic.board import render_board
@@ -219,3 +219,30 @@ def test_real_photos_of_four_cameras(tmp_path, shared_data):
     result = calibrate([people], square_mm=60, out=tmp_path / "c.toml")
     assert_focal_lengths(result, read_calibration(people / "calibration.toml"))
     assert len(result["cameras"]) == 4 and sum(entry["used"] for entry in result["cameras"]) >= 26
+
+
+def test_long_videos_are_looked_at_less_often(tmp_path, monkeypatch):
+    with VideoWriter(tmp_path / "cam.mp4", 10, (64, 48)) as writer:
+        for _ in range(60):
+            writer.write(np.full((48, 64, 3), 80, np.uint8))
+    looked = []
+
+    def look(image, board, *, thorough):
+        looked.append(thorough)
+
+    monkeypatch.setattr("streampose.calibrate.find_board", look)
+    for most, expected in ((600, 12), (4, 4)):  # every half second of six; then every second and a half
+        monkeypatch.setattr("streampose.calibrate.MOST_FRAMES", most)
+        looked.clear()
+        with pytest.raises(ConfigError, match=f"cam: no 7x4 checkerboard in any of its {expected} pictures"):
+            calibrate([tmp_path / "cam.mp4"], square_mm=60, out=tmp_path / "c.toml")
+        assert looked == [False] * expected
+
+
+def test_many_views_are_thinned_to_those_that_differ():
+    rng = np.random.default_rng(0)
+    still = BOARD.points[:, :2] * 500 + 50
+    views = {f"{k:03d}": Detection(np.arange(28), still + rng.normal(0, 0.1, (28, 2))) for k in range(100)}
+    views |= {f"x{k}": Detection(np.arange(28), still * (0.5 + 0.1 * k) + 20 * k) for k in range(10)}
+    kept = _spread(views)
+    assert len(kept) == MOST_VIEWS and {f"x{k}" for k in range(10) if k != 5} <= set(kept) and kept == sorted(kept)

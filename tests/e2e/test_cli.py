@@ -17,7 +17,9 @@ from streampose.synthetic.truth import read_truth
 from streampose.video.decode import open_video
 
 FEW_STEPS = [f"--set=stages.{name}.steps=5" for name in ("warm-up", "tight", "medium", "loose", "refine")]
-COMMANDS = "ingest selftrain evaluate export annotate serve inspect synth calibrate demo doctor".split()
+COMMANDS = [
+    "ingest", "selftrain", "evaluate", "export", "annotate", "serve", "inspect", "synth", "calibrate", "demo", "doctor",
+]  # fmt: skip
 
 
 def streampose(*arguments, folder, expect=0):

@@ -40,6 +40,7 @@ SESSION_FILES = ("sessions.yaml", "sessions.yml", "session.json")
 VIDEO_FOLDERS = ("videos", "video")
 CALIBRATION_FOLDERS = (".", "..", "calibration", "../calibration")
 CODEC_BLOCK = 16  # codecs pad pictures at the right and the bottom to multiples of it: 1080 and 1088 are one picture
+FARTHEST_METRES = 50.0  # of cameras from the world's origin; beyond it the unit is suspected
 WRONG_SHARE = 0.003  # of the image's diagonal: a median re-projection above it says that a calibration is wrong
 
 
@@ -193,7 +194,7 @@ def _folder_sessions(folder: Path, synchronise: str, only: str | None) -> list[S
 
 def _folder_session(folder: Path, synchronise: str) -> Session:
     videos, calibration = _videos_in(folder), _calibration_in(folder)
-    cameras = {} if calibration is None else read_calibration(calibration)
+    cameras = {} if calibration is None else _read_cameras(calibration)
     name = folder.resolve().name
     if calibration is None:
         logger.warning(f"session {name}: no calibration beside its videos; its views are not calibrated")
@@ -203,6 +204,16 @@ def _folder_session(folder: Path, synchronise: str) -> Session:
         for video in videos
     ]
     return _synchronised(Session(name, tuple(views)), synchronise)
+
+
+def _read_cameras(calibration: Path, unit: str = "m") -> dict[str, Camera]:
+    cameras = read_calibration(calibration, unit=unit)
+    far = float(np.median([np.linalg.norm(camera.t) for camera in cameras.values()]))
+    if far > FARTHEST_METRES:
+        logger.warning(
+            f"{calibration}: cameras {far:.0f} m away; if it is not in metres, say `unit: mm` in a sessions.yaml"
+        )
+    return cameras
 
 
 def _videos_in(folder: Path) -> list[Path]:
@@ -274,7 +285,7 @@ def _from_yaml(values: _SessionFile, name: str, file: Path, synchronise: str | N
     if values.synchronise not in ("none", *METHODS):
         raise ConfigError(f"{file}: synchronise {values.synchronise!r}; choose none, {', '.join(METHODS)}")
     calibration = None if values.calibration is None else file.parent / values.calibration
-    cameras = {} if calibration is None else read_calibration(calibration, unit=values.unit)
+    cameras = {} if calibration is None else _read_cameras(calibration, values.unit)
     videos = [file.parent / view.video for view in values.views]
     names = [view.name or video.stem for view, video in zip(values.views, videos, strict=True)]
     if cameras:

@@ -182,6 +182,33 @@ def test_check_passes_a_right_calibration_and_names_the_wrong_camera(tmp_path):
     assert result["error_px"] is None and not result["wrong"] and "not checked" in result["message"]
 
 
+def test_check_of_synthetic_truth_and_of_a_time_offset_that_is_wrong(tmp_path):
+    synth(out=tmp_path, videos=1, seconds=3, cameras=3, size=(160, 160), seed=7)
+    session = load_session(tmp_path)
+    keypoints, late = {}, {}
+    for view in session.views:
+        with np.load(view.video.with_name(f"{view.name}.truth.npz")) as truth:
+            seen = np.where(truth["visibility"][:, 0, :, None] > 0, truth["joints_2d"][:, 0], np.nan)
+        keypoints[view.name] = seen[:60]
+        late[view.name] = seen[15:75] if view.name.endswith("cam1") else seen[:60]
+    assert check_session(session, keypoints)["error_px"] < 1e-3
+    result = check_session(session, late)  # 0.6 s too late
+    assert (
+        result["wrong"]
+        and "cam1 most of all" in result["message"]
+        and f"{result['error_px']:.1f} px" in result["message"]
+    )
+
+
+def test_a_calibration_in_millimetres_is_suspected(folder, caplog):
+    cameras = make_cameras(["cam_3", "cam_1", "cam_2"])
+    cameras = {n: Camera(c.K, c.R, c.t * 1000, c.size, c.distortion) for n, c in cameras.items()}
+    write_calibration(folder / "calibration.toml", cameras)
+    with caplog.at_level("WARNING", logger="streampose"):
+        load_session(folder)
+    assert "unit: mm" in caplog.text
+
+
 def test_check_says_the_known_floor_of_a_shipped_calibration(shared_data):
     session = load_session(shared_data / "people_four_cameras")
     keypoints, confidence = {}, {}

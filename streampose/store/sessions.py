@@ -38,6 +38,24 @@ def session_id(name: str) -> str:
     return slug if slug and slug == name else f"{slug or 'session'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def find_sources(store: Path, session: Session) -> list[str]:
+    """The id in the store of each view's video, for `write_session`; found by the path from which it was ingested.
+
+    Raises:
+        StoreError: a video that is not in the store.
+    """
+    by_path: dict[Path, str] = {}
+    for folder in sorted((Path(store) / "sources").iterdir()):
+        if folder.is_dir() and (path := read_attributes(folder).get("path")):
+            by_path[Path(path).resolve()] = folder.name
+    missing = [str(view.video) for view in session.views if view.video.resolve() not in by_path]
+    if missing:
+        raise StoreError(
+            f"{store}: session {session.name}: not ingested: {', '.join(missing)}; ingest the session again"
+        )
+    return [by_path[view.video.resolve()] for view in session.views]
+
+
 def write_session(store: Path, session: Session, source_ids: Sequence[str]) -> str:
     """Write a session, or replace the one of the same name; call it once its sources are published.
 

@@ -5,7 +5,7 @@ from streampose.config import load_skeleton
 from streampose.errors import StoreError
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, read_attributes, write_group
-from streampose.store.sessions import read_sessions, session_id, write_session
+from streampose.store.sessions import find_sources, read_sessions, session_id, write_session
 from streampose.store.writer import publish_source, remove_orphans, remove_source
 from streampose.structures import Camera, Session, View
 
@@ -102,3 +102,12 @@ def test_a_damaged_session_is_named(store, tmp_path):
     write_group(folder, attributes)
     with pytest.raises(StoreError, match="sessions/jump: damaged"):
         read_sessions(store)
+
+
+def test_views_are_found_by_the_path_of_their_video(store, tmp_path):
+    session = make_session(tmp_path)
+    with pytest.raises(StoreError, match=r"not ingested: .*left\.mp4"):
+        find_sources(store, session)
+    for source, name in (("l", "left"), ("r", "right"), ("p", "phone")):
+        publish_source(store, source, {"path": str(tmp_path / "." / f"{name}.mp4"), "clips": []})
+    assert find_sources(store, session) == ["l", "r", "p"]

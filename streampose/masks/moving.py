@@ -12,9 +12,9 @@ The source needs some frames of the future: `look_ahead` hands each frame on tog
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -35,37 +35,42 @@ SHARPER = 1.2  # a body's outline has stronger edges than what is beside it
 MOST_FOREGROUND, LIT_FOREGROUND = 0.6, 0.08  # of the picture: more is a failure of the alignment, or of the light
 LOOK_BACK = (1, 2, 4, 8)  # times the look-ahead
 
-
-class Framed(Protocol):
-    """What is needed of a frame."""
-
-    index: int
+F = TypeVar("F")
 
 
 def look_ahead(
-    frames: Iterable[tuple[Any, np.ndarray, bool]], count: int
-) -> Iterator[tuple[Any, np.ndarray, bool, list[np.ndarray]]]:
-    """Add to each (frame, small, cut) the small pictures of the next `count` frames of its shot, in order of time.
+    frames: Iterable[tuple[F, bool]], picture: Callable[[F], np.ndarray | None], count: int
+) -> Iterator[tuple[F, bool, list[np.ndarray]]]:
+    """Add to each (frame, cut) the small pictures of what follows it in its shot, in order of time.
 
-    Only `count` frames are held at a time. `cut` says that a cut lies before the frame.
+    Only as many frames are held as have `count` pictures.
+
+    Args:
+        frames: in order of time; `cut` says that a cut lies before the frame.
+        picture: the small picture of a frame, None for frames that are passed over.
+        count: how many pictures are wanted.
     """
-    waiting: deque[tuple[Any, np.ndarray, bool]] = deque()
-    for item in frames:
-        waiting.append(item)
-        if len(waiting) > count:
+    waiting: deque[tuple[F, bool, np.ndarray | None]] = deque()
+    there = 0
+    for frame, cut in frames:
+        waiting.append((frame, cut, picture(frame)))
+        there += waiting[-1][2] is not None
+        while there - (waiting[0][2] is not None) >= count:
+            there -= waiting[0][2] is not None
             yield _with_later(waiting)
     while waiting:
         yield _with_later(waiting)
 
 
-def _with_later(waiting: deque[tuple[Any, np.ndarray, bool]]) -> tuple[Any, np.ndarray, bool, list[np.ndarray]]:
-    frame, small, cut = waiting.popleft()
+def _with_later(waiting: deque[tuple[F, bool, np.ndarray | None]]) -> tuple[F, bool, list[np.ndarray]]:
+    frame, cut, _ = waiting.popleft()
     later = []
-    for _, picture, cut_before in waiting:
+    for _, cut_before, picture in waiting:
         if cut_before:
             break
-        later.append(picture)
-    return frame, small, cut, later
+        if picture is not None:
+            later.append(picture)
+    return frame, cut, later
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class MovingForeground:
     """Tells the foreground of each frame of one shot of a camera that moves.
 
     Args:
-        fps: of the video; it sets how far ahead and back is looked.
+        fps: how many frames a second `apply` is given; it sets how far ahead and back is looked.
 
     Attributes:
         look_ahead: how many later pictures `apply` wants.
@@ -90,27 +95,29 @@ class MovingForeground:
     def __init__(self, fps: float):
         self.look_ahead = int(np.clip(round(LOOK_AHEAD_SECONDS * fps), 2, 24))
         self.steady = True
-        self._fps = fps
+        self._fps, self._number = fps, 0
         self._mask: np.ndarray | None = None
         self._still: np.ndarray | None = None  # for how many frames each pixel has been foreground without moving
         self._pictures: dict[int, _Picture] = {}  # of frames to come
-        self._kept: deque[tuple[int, _Picture, np.ndarray]] = deque(maxlen=max(LOOK_BACK))  # number, picture, its mask
+        self._kept: deque[tuple[_Picture, np.ndarray]] = deque(maxlen=max(LOOK_BACK))  # with their masks
 
-    def apply(self, frame: Framed, small: np.ndarray, later: Sequence[np.ndarray] = ()) -> np.ndarray:
+    def apply(self, frame: Any, small: np.ndarray, later: Sequence[np.ndarray] = ()) -> np.ndarray:
         """Mask of the next frame of the shot.
 
         Args:
+            frame: not needed; all sources take it.
             small: (h, w, 3) uint8 RGB.
             later: the small pictures of the frames after it, up to `look_ahead` of them and not beyond the shot.
 
         Returns:
             (h, w) uint8, 255 where the foreground is.
         """
-        now = self._picture(frame.index, small)
-        others = [(self._picture(frame.index + n, later[n - 1]), None) for n in _gaps(min(self.look_ahead, len(later)))]
+        number, self._number = self._number, self._number + 1
+        now = self._picture(number, small)
+        others = [(self._picture(number + n, later[n - 1]), None) for n in _gaps(min(self.look_ahead, len(later)))]
         futures = [laid for picture, mask in others if (laid := lay_over(now, picture, mask, self._mask)) is not None]
         kept = [self._kept[-n] for n in LOOK_BACK if n <= len(self._kept)]
-        pasts = [laid for _, picture, mask in kept if (laid := lay_over(now, picture, mask, self._mask)) is not None]
+        pasts = [laid for picture, mask in kept if (laid := lay_over(now, picture, mask, self._mask)) is not None]
         self.steady = 2 * (len(futures) + len(pasts)) >= len(others) + len(kept)
         mask = np.zeros(small.shape[:2], np.uint8)
         if self.steady:
@@ -120,15 +127,15 @@ class MovingForeground:
             if share > MOST_FOREGROUND or (other_light and share > LIT_FOREGROUND):
                 self.steady, mask = False, np.zeros_like(mask)
         self._mask = cv2.dilate(mask, np.ones((9, 9), np.uint8))
-        self._pictures = {number: picture for number, picture in self._pictures.items() if number > frame.index}
-        if not self._kept or frame.index - self._kept[-1][0] >= self.look_ahead:
-            self._kept.append((frame.index, now, self._mask))
+        self._pictures = {n: picture for n, picture in self._pictures.items() if n > number}
+        if number % self.look_ahead == 0:
+            self._kept.append((now, self._mask))
         return mask
 
-    def _picture(self, index: int, small: np.ndarray) -> _Picture:
-        if index not in self._pictures:
-            self._pictures[index] = _Picture(small)
-        return self._pictures[index]
+    def _picture(self, number: int, small: np.ndarray) -> _Picture:
+        if number not in self._pictures:
+            self._pictures[number] = _Picture(small)
+        return self._pictures[number]
 
     def _foreground(self, small: np.ndarray, pasts: list[_Laid], futures: list[_Laid]) -> np.ndarray:
         """What neither the frames before nor the frames after explain; (h, w) uint8."""

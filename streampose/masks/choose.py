@@ -10,6 +10,7 @@ import numpy as np
 from streampose.masks.background import Background, same_view
 from streampose.masks.moving import camera_shift
 
+SETTLED_SECONDS = 3.0  # a pause of a moving camera that is longer is a new beginning
 STILL = 0.003  # of the picture's longer side a second: less is a tripod in the wind
 
 
@@ -35,21 +36,34 @@ class Choice:
 
 
 def choose_masks(
-    asked: str, background: Background | None, pictures: Sequence[np.ndarray], fps: float, *, sam: bool = False
+    asked: str,
+    background: Background | None,
+    pictures: Sequence[np.ndarray],
+    fps: float,
+    *,
+    sam: bool = False,
+    before: Choice | None = None,
+    scene_seconds: float = 0.0,
 ) -> Choice:
-    """Choose for a shot.
+    """Choose for a shot, or again where another empty scene begins within it.
 
     Args:
         asked: `auto`, `mog2`, `knn`, `median`, `moving`, `sam` or `none`, as `--masks` says.
         background: the shot's empty scene where one was learnt (`masks.scenes`), at the pictures' size.
         pictures: (h, w, 3) uint8 RGB, the shot's first frame and some that follow it (`masks.moving.look_ahead`).
+        fps: how many of the pictures there are a second.
         sam: whether a checkpoint of Segment Anything is at hand.
+        before: what was chosen for this shot until now; None after a cut. A moving camera that pauses goes on as one,
+            because its subjects are followed already.
+        scene_seconds: how long the camera stands still in this empty scene.
     """
     if asked == "none":
         return Choice("none", False, "no masks were asked for")
     static = background is not None and same_view(background.image, pictures[0])
     if asked in ("mog2", "knn", "median", "moving"):
         return Choice(asked, False, f"{asked} was asked for")
+    if before is not None and before.source == "moving" and not (static and scene_seconds >= SETTLED_SECONDS):
+        return before
     if asked == "sam":
         return Choice(
             "mog2" if static else "moving", True, "sam was asked for; " + _why(static, background, pictures, fps)

@@ -59,3 +59,14 @@ def test_sam_finds_its_subjects_by_motion(world):
     assert choose_masks("sam", empty(world), [view(world)] * 3, 25, sam=True).name == "mog2+sam"
     moving = [view(world, 2 * n) for n in range(6)]
     assert choose_masks("sam", None, moving, 25, sam=True).name == "moving+sam"
+
+
+def test_a_moving_camera_that_pauses_goes_on_as_one(world):
+    moving = choose_masks("auto", None, [view(world, 2 * n) for n in range(6)], 25)
+    still = [view(world)] * 5
+    assert choose_masks("auto", empty(world), still, 25, before=moving, scene_seconds=1.0) is moving
+    assert choose_masks("auto", None, still[:1], 25, before=moving) is moving
+    assert choose_masks("auto", empty(world), still, 25, before=moving, scene_seconds=9.0).source == "mog2"
+    static = choose_masks("auto", empty(world), still, 25)
+    assert choose_masks("auto", None, [view(world, 2 * n) for n in range(6)], 25, before=static).source == "moving"
+    assert choose_masks("sam", empty(world), still, 25, before=moving, scene_seconds=1.0) is moving

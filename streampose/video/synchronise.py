@@ -72,7 +72,7 @@ def find_offsets(
 
     Args:
         method: `audio`, `motion`, `timestamps`, or `auto`: audio where all have sound and it is sure, else motion.
-        max_offset_seconds: offsets beyond it are not looked for; None for any that leave enough overlap.
+        max_offset_seconds: how far apart the recordings started at most; None for any that leave enough overlap.
 
     Returns:
         one for each video.
@@ -158,7 +158,7 @@ def read_motion(video: Path) -> Signal:
                 motions.append(_motion(before, picture))
                 times.append(frame.pts_seconds)
             before = picture
-            if frame.pts_seconds > LONGEST_SECONDS["motion"]:
+            if times and frame.pts_seconds - times[0] > LONGEST_SECONDS["motion"]:
                 break
     if len(times) < 2:
         raise ConfigError(f"{video}: too short to synchronise by motion ({len(times) + 1} frames)")
@@ -323,7 +323,7 @@ def _best_lag(
     """
     seconds = lags / first.rate + first.start_seconds - second.start_seconds
     if max_offset_seconds is not None:
-        allowed = allowed & (np.abs(seconds) <= max_offset_seconds)
+        allowed = allowed & (np.abs(lags / first.rate) <= max_offset_seconds)
     if not allowed.any():
         return 0.0, 0.0
     candidates = np.where(allowed, score, -np.inf)

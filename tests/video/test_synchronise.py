@@ -181,3 +181,19 @@ def test_nothing_moves_nothing_is_known(tmp_path):
             writer.write(np.full((64, 64, 3), 77, np.uint8))
     signal = read_motion(tmp_path / "still.mp4")
     assert match_motion(signal, signal)[1] < SURE
+
+
+def test_containers_whose_clock_starts_late(films, tmp_path):
+    """A transport stream counts from its own moment; the offset brings its timestamps to those of the first."""
+    with av.open(str(films / "video_000_cam1.mp4")) as source, av.open(str(tmp_path / "late.ts"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = track
+                packet.pts += int(1000 / packet.time_base)
+                packet.dts += int(1000 / packet.time_base)
+                target.mux(packet)
+    offset = find_offsets([films / "video_000_cam0.mp4", tmp_path / "late.ts"], "motion", max_offset_seconds=2)[1]
+    with open_video(tmp_path / "late.ts") as video:
+        start = next(iter(video.frames())).pts_seconds
+    assert start > 999 and offset.seconds == pytest.approx(-start, abs=1 / 25) and offset.confidence > SURE

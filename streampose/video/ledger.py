@@ -84,6 +84,7 @@ class Ledger:
     def take(self, picture: av.VideoFrame) -> list[Entry]:
         """A picture came out of the decoder: the entries that can be handed on now, in display order."""
         entry = picture.opaque
+        picture.opaque = None  # the decoder's hold on the entry is none that Python's collector sees
         if not isinstance(entry, Entry) or entry.shown:  # a second picture of one packet
             key = entry is None and picture.key_frame
             entry = Entry(self._count, picture.pts, self._time_base, picture.duration or 0, bool(key))

@@ -1,10 +1,10 @@
 """Decode, probe, cut, encode and capture video.
 
-`decode` reads videos: frames in sequence, by number and by time. Below it, `sources` finds them, `container` and `claims`
-open files safely, `media` and `folder` give what is in them, `ledger` and `rhythm` keep account of what was lost, `index`
-and `access` find single frames again, `decode_decord` reads batches, `interlace` removes combs, `verdict` says what was
-wrong and `check` asks for it alone. `frame` makes pixels of what is decoded, `shots` finds cuts, `encode` writes mp4, `live`
-captures, `walker` draws the test person.
+`decode` reads videos: frames in sequence, by number and by time. Below it, `sources` finds them, `container` and
+`claims` open files safely, `media` and `folder` give what is in them, `ledger` and `rhythm` keep account of what was
+lost, `index` and `access` find single frames again, `decode_decord` reads batches, `interlace` removes combs, `verdict`
+says what was wrong and `check` asks for it alone. `frame` makes pixels of what is decoded, `shots` finds cuts, `encode`
+writes mp4, `live` captures, `walker` draws the test person.
 
 Adding a new kind of source: write a class like `folder.ImageFolder` (entries, seek, count_before, facts, again, close),
 choose it in `decode.open_video`, find it in `sources.find_videos`, and add a case to `tests/video/corpus.py`.

@@ -14,7 +14,8 @@ import pytest
 from streampose.video.check import check_source
 from streampose.video.decode import find_videos, open_video
 
-from ..video.corpus import Case, build, read_number
+from ..video.corpus import build
+from ..video.drawing import Case, read_number
 
 LEAST_CASES = 40
 MOST_MEGABYTES = 100  # that a process may grow by while it checks the whole corpus

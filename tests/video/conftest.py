@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from .corpus import numbered_picture, read_number
+from .drawing import numbered_picture, read_number
 
 __all__ = ["numbered_picture", "read_number", "write_video"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from streampose.video.check import check_source
 
-from .corpus import overwrite, packets_of, write
+from .drawing import overwrite, packets_of, write
 
 
 def test_a_sound_file(clip):

@@ -13,7 +13,7 @@ from streampose.video import decode_decord
 from streampose.video.decode import open_video
 
 from .conftest import read_number, write_video
-from .corpus import overwrite, packets_of
+from .drawing import overwrite, packets_of
 
 
 @pytest.fixture

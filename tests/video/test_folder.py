@@ -10,7 +10,7 @@ from streampose.errors import VideoError
 from streampose.video.decode import find_videos, open_video
 from streampose.video.folder import is_animated_webp, is_image_folder
 
-from .corpus import numbered_picture, read_number
+from .drawing import numbered_picture, read_number
 
 
 def fill(folder, names, size=(160, 96), **kwargs):

@@ -11,7 +11,7 @@ from streampose.video.decode import open_video
 from streampose.video.index import NO_PTS, TimestampIndex
 
 from .conftest import read_number, write_video
-from .corpus import overwrite, packets_of
+from .drawing import overwrite, packets_of
 
 
 def make_index(sound, step=0.04):

@@ -10,7 +10,7 @@ from streampose.video.decode import open_video
 from streampose.video.interlace import deinterlace
 
 from .conftest import write_video
-from .corpus import numbered_picture
+from .drawing import numbered_picture
 
 
 def combs(image):

@@ -12,7 +12,7 @@ from streampose.errors import VideoError
 from streampose.video.samples import sample_pictures
 from streampose.video.sources import content_hash
 
-from .corpus import numbered_picture, read_number
+from .drawing import numbered_picture, read_number
 
 
 @pytest.fixture

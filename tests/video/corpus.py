@@ -4,8 +4,8 @@
 pixels, so that what a decoder gives can be told from what it should give.
 
 Adding a case: write a function that takes the folder and returns a list of `Case`, and add it to TRAITS or to
-`corpus_damage.DAMAGE`. Draw with `drawing.numbered_picture`, keep the file below 50 frames of 160 x 120, and say in `why`
-what the user should be told.
+`corpus_damage.DAMAGE`. Draw with `drawing.numbered_picture`, keep the file below 50 frames of 160 x 120, and say in
+`why` what the user should be told.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ PLANES = 3
 INNER_BAND, OUTER_BAND, LEAST_OVERLAP = 0.07, 0.05, 0.5  # of the crop, of the crop, IoU: `refine_by_colour`
 STILL_SECONDS = 1.5  # after which what does not move is taken for background
 LEAST_AREA = 0.0012  # of the picture, of a blob
+LEAST_PROOF = 0.08  # of a blob at the border
 ENCLOSED = 0.25  # of a still part's outline may be free of moving pixels, else its edges must tell
 SHARPER = 1.2  # a body's outline has stronger edges than what is beside it
 MOST_FOREGROUND, LIT_FOREGROUND = 0.6, 0.08  # of the picture: more is a failure of the alignment, or of the light
@@ -154,7 +155,8 @@ class MovingForeground:
         near = cv2.dilate(moving.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
         self._still = np.where(still & ~near, self._still + 1, np.where(near, 0, 0.9 * self._still)).astype(np.float32)
         bodies = _bodies(still, moving, small, scene) & (self._still < STILL_SECONDS * self._fps)
-        return _clean(moving | bodies)
+        mask = _clean(moving | bodies)
+        return _drop_unproved(mask, before & known & soon) if pasts else mask
 
 
 def _vote(small: np.ndarray, laid: list[_Laid]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -361,6 +363,24 @@ def _clean(raw: np.ndarray) -> np.ndarray:
     keep = statistics[:, cv2.CC_STAT_AREA] >= max(20, LEAST_AREA * mask.size)
     keep[0] = False
     return fill_holes(keep.astype(np.uint8)[labels] * np.uint8(255), 0.004 * mask.size)
+
+
+def _drop_unproved(mask: np.ndarray, proof: np.ndarray) -> np.ndarray:
+    """Remove what lies along the upper or lower border and hardly ever differed from a past that was seen.
+
+    Ground that comes into view close to the camera moves like no plane that was found, and hides itself from then on.
+
+    Args:
+        mask: (h, w) uint8.
+        proof: (h, w) bool.
+    """
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    _, top, width, height, area = statistics.T[:5]
+    lies_there = ((top <= 1) | (top + height >= len(mask) - 1)) & (width > height)
+    drop = lies_there & (np.bincount(labels[proof], minlength=count) < LEAST_PROOF * area)
+    drop[0] = False
+    mask[drop[labels]] = 0
+    return mask
 
 
 def _open(mask: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def ingest(
     crop_size: Annotated[int, typer.Option(help="Side of the stored crops in pixels.")] = 128,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
     rate: Annotated[float, typer.Option(help="Frames a second, about, that become crops; 0 for all.")] = 10.0,
-    workers: Annotated[int, typer.Option(help="Videos processed at once.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that share videos, and the parts of long ones.")] = 1,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -63,6 +63,9 @@ def ingest(
     """Videos -> crops, masks and frame pairs in a store."""
 
     def verb() -> dict[str, Any]:
+        from streampose.ingestion.memory import keep_memory_flat
+
+        keep_memory_flat()  # before the libraries that start threads
         from streampose.ingest import ingest as run
 
         return run(

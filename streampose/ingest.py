@@ -26,13 +26,16 @@ from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
 from streampose.ingestion.clips import DECODER_THREADS, ClipMaker, Options
+from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
 from streampose.store.pairs import sample_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked
 from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
+from streampose.tracking.boxes import MARGIN
 from streampose.tracking.worth import Evidence, is_subject
-from streampose.video.decode import Verdict, find_videos, open_video
+from streampose.video.decode import Verdict, open_video
+from streampose.video.sources import content_hash, find_videos
 
 MASKS = ("auto", "mog2", "knn", "median", "none")
 LEAST_FRAMES = 12  # of a video
@@ -82,7 +85,7 @@ def ingest(
             f"crop_size {crop_size}, workers {workers}, max_subjects {max_subjects}, rate {rate}: too small"
         )
     store = Path(store)
-    create_store(store, load_skeleton(skeleton), crop_size=crop_size)
+    create_store(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN)
     with locked(store):
         remove_orphans(store)
         options = Options(store, masks, crop_size, max_subjects, rate)
@@ -129,12 +132,12 @@ def _plan(paths: list[Path], store: Path, overwrite: bool) -> tuple[list[_Job], 
     planned: set[str] = set()
     for number, (path, name) in enumerate(dict.fromkeys(named)):
         try:
-            content_hash = _content_hash(path)
+            digest = content_hash(path)
         except VideoError as error:
             results[number] = _result(path, "quarantined", _reason(path, error), 0, [])
             logger.warning("%s", error)
             continue
-        source_id = _source_id(name, content_hash)
+        source_id = _source_id(name, digest)
         if source_id in planned:
             continue
         planned.add(source_id)
@@ -148,7 +151,7 @@ def _plan(paths: list[Path], store: Path, overwrite: bool) -> tuple[list[_Job], 
                 if old["id"] != source_id:
                     logger.info("%s: has changed since it was ingested; replaced", path)
                 remove_source(store, old["id"])
-        jobs.append(_Job(number, path, name.as_posix(), source_id, content_hash))
+        jobs.append(_Job(number, path, name.as_posix(), source_id, digest))
     return jobs, results
 
 
@@ -180,7 +183,7 @@ def _work(tasks: list[_Task], options: Options, workers: int) -> Iterator[_Task]
         return
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_end_with_parent) as pool,
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker) as pool,
         progress("ingest", len(tasks), "parts") as bar,
     ):
         waiting = {pool.submit(_ingest_span, task, options): task for task in tasks}
@@ -204,8 +207,9 @@ def _spans(job: _Job) -> list[Span]:
         return [Span()]  # reading it says why
 
 
-def _end_with_parent() -> None:
+def _begin_worker() -> None:
     """Let a worker die when its parent does, however that dies, so that none writes beside the next ingest."""
+    keep_memory_flat()
 
     def wait() -> None:
         parent = multiprocessing.parent_process()
@@ -239,6 +243,7 @@ def _ingest_span(task: _Task, options: Options, advance: Callable[[float], None]
     finally:
         cv2.setNumThreads(cv_threads)
         maker.discard_unfinished()
+        give_back_memory()
     record = SpanRecord(
         failure=failure,
         verdict=verdict.verdict,
@@ -352,21 +357,6 @@ def _source_id(name: Path, content_hash: str) -> str:
     stem = re.sub(r"[^a-zA-Z0-9]+", "-", name.stem).strip("-").lower()[:40] or "video"
     digest = hashlib.sha256(f"{name.as_posix()}|{content_hash}".encode()).hexdigest()
     return f"{stem}-{digest[:10]}"
-
-
-def _content_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except FileNotFoundError:
-        raise VideoError(f"{path}: no such file; skipped") from None
-    except PermissionError:
-        raise VideoError(f"{path}: no permission to read it; skipped") from None
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror or error}); skipped") from None
-    return digest.hexdigest()
 
 
 def _frames_estimate(path: Path) -> int | None:

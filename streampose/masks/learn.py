@@ -8,6 +8,8 @@ that fits. Source of the gradient step: Weiss, Deriving intrinsic images from im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -19,23 +21,24 @@ ALIKE = 14.0  # grey levels, in every channel: one colour seen twice
 SURE_SHARE, UNSURE_SHARE = 0.8, 0.7  # of the pictures that show the same colour
 FITS = 60.0  # grey levels: a colour further from the reconstruction was never the scene's
 MOST_PICTURES = 32
+PIXELS_AT_ONCE = 8192  # bounds what the medians need
 
 
-def learn_background(samples: np.ndarray) -> Background:
+def learn_background(samples: Sequence[np.ndarray]) -> Background:
     """The empty scene behind whoever moves in pictures of one static shot.
 
     Args:
-        samples: (N, h, w, 3) uint8 RGB, spread over the shot's time.
+        samples: N pictures (h, w, 3) uint8 RGB, spread over the shot's time.
 
     Returns:
         The scene at the samples' size.
     """
     samples = samples[:: max(1, -(-len(samples) // MOST_PICTURES))]
-    full = (samples.shape[2], samples.shape[1])
+    full = (samples[0].shape[1], samples[0].shape[0])
     w, h = model_size(*full)
     small = np.stack([cv2.resize(sample, (w, h), interpolation=cv2.INTER_AREA) for sample in samples]).astype(np.int16)
     scene = _empty_scene(small)
-    deviation = np.sqrt(np.square((small - scene).astype(np.float32)).sum(-1))
+    deviation = np.stack([np.sqrt(np.square((one - scene).astype(np.float32)).sum(-1)) for one in small])
 
     shows = deviation < 1.5 * ALIKE
     total = np.zeros((full[1], full[0], 3), np.float32)
@@ -64,8 +67,11 @@ def _empty_scene(pictures: np.ndarray) -> np.ndarray:
     """(N, h, w, 3) int16 -> (h, w, 3) int16."""
     N, h, w, _ = pictures.shape
     pixels = pictures.reshape(N, h * w, 3)
-    scene = np.median(pixels, 0).astype(np.int16)
-    share = (np.abs(pixels - scene).max(-1) < ALIKE).mean(0)
+    scene, share = np.empty((h * w, 3), np.int16), np.empty(h * w)
+    for start in range(0, h * w, PIXELS_AT_ONCE):
+        some = np.s_[start : start + PIXELS_AT_ONCE]
+        scene[some] = np.median(pixels[:, some], 0)
+        share[some] = (np.abs(pixels[:, some] - scene[some]).max(-1) < ALIKE).mean(0)
     unsure = np.flatnonzero(share < SURE_SHARE)
     if N < 4 or not len(unsure):
         return scene.reshape(h, w, 3)

@@ -68,11 +68,10 @@ def find_scenes(pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Scene]
 
 
 def _learn(gathered: list[tuple[float, np.ndarray]]) -> Scene:
-    images = np.stack([image for _, image in gathered])
+    images = [image for _, image in gathered]
     start, end = gathered[0][0], gathered[-1][0]
-    if len(gathered) < LEAST_SAMPLES:
-        return Scene(start, end, None, images[:, ::2, ::2])
-    return Scene(start, end, learn_background(images), np.stack([_small(image) for image in images]))
+    background = learn_background(images) if len(images) >= LEAST_SAMPLES else None
+    return Scene(start, end, background, np.stack([_small(image) for image in images]))
 
 
 def _small(image: np.ndarray) -> np.ndarray:

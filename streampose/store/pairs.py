@@ -10,6 +10,7 @@ import numpy as np
 from streampose.errors import StoreError
 from streampose.store.reader import ClipInfo, StoreReader
 
+READ_AT_ONCE = 64
 LOOKED_AT = 512  # frames of a clip, evenly spread, among which pairs are sought
 PAIRS_PER_CLIP = 1000
 CANDIDATES = 6  # of so many partners for a frame the one that differs most is taken
@@ -47,8 +48,11 @@ def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.n
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(clip.id.encode()).digest()[:8], "little")])
     places = np.unique(np.linspace(0, clip.num_frames - 1, min(LOOKED_AT, clip.num_frames)).round().astype(np.int64))
     times = reader.times(clip.id)[places]
-    masks = reader.read(clip.id, places).masks
-    small = [cv2.resize(mask, (SIGNATURE, SIGNATURE), interpolation=cv2.INTER_AREA) for mask in masks]
+    small = [
+        cv2.resize(mask, (SIGNATURE, SIGNATURE), interpolation=cv2.INTER_AREA)
+        for some in np.array_split(places, -(-len(places) // READ_AT_ONCE))
+        for mask in reader.read(clip.id, some).masks
+    ]
     signature = np.stack(small).reshape(len(places), -1) > 127
 
     wanted = min(PAIRS_PER_CLIP, 4 * len(places))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,16 +18,6 @@ from streampose.video.encode import VideoWriter
 
 pytestmark = pytest.mark.benchmark
 WIDTH, HEIGHT, FPS = 1280, 720, 30
-INGEST = """
-import resource, sys
-from pathlib import Path
-from streampose.ingest import ingest
-if __name__ == "__main__":
-    options = {"masks": sys.argv[3], "workers": int(sys.argv[4]), "rate": float(sys.argv[5])}
-    result = ingest([Path(sys.argv[1])], store=Path(sys.argv[2]), **options)
-    (source,) = result["sources"]
-    print(source["frames"], len(source["clips"]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, result["seconds"])
-"""
 
 
 def film(path: Path, seconds: float) -> None:
@@ -52,12 +44,16 @@ def run_ingest(
 ) -> tuple[int, int, int, float]:
     """Frames, clips, peak memory in KiB and seconds of one ingest in a process of its own."""
     shutil.rmtree(store, ignore_errors=True)
-    script = store.with_suffix(".py")  # a file, so that worker processes can import it
-    script.write_text(INGEST)
-    command = [sys.executable, str(script), str(video), str(store), masks, str(workers), str(rate)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    frames, clips, peak_kib, seconds = done.stdout.split()
-    return int(frames), int(clips), int(peak_kib), float(seconds)
+    command = [sys.executable, "-m", "streampose.cli", "ingest", str(video), "--store", str(store), "--json"]
+    command += ["--masks", masks, "--workers", str(workers), "--rate", str(rate)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        assert run.stdout is not None
+        result = json.loads(run.stdout.read())
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+    assert run.returncode == 0
+    (source,) = result["sources"]
+    return source["frames"], len(source["clips"]), usage.ru_maxrss, result["seconds"]
 
 
 def test_ingest_is_at_least_two_fifths_as_fast_as_bare_decoding(tmp_path, capsys):

@@ -47,9 +47,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of videos.")] = None,
     store: Store = Path("store.zarr"),
     skeleton: SkeletonName = "human17",
+    session: Annotated[
+        list[Path] | None, typer.Option(help="Folder of one recording by several cameras, or a sessions.yaml.")
+    ] = None,
+    synchronise: Annotated[
+        str | None, typer.Option(help="How their clocks are aligned: none, auto, audio, motion or timestamps.")
+    ] = None,
     masks: Annotated[str, typer.Option(help="Foreground masks: auto, mog2, knn, median or none.")] = "auto",
     crop_size: Annotated[int, typer.Option(help="Side of the stored crops in pixels.")] = 128,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
@@ -68,8 +74,11 @@ def ingest(
         keep_memory_flat()  # before the libraries that start threads
         from streampose.ingest import ingest as run
 
+        if not paths and not session:
+            raise typer.BadParameter("nothing to ingest: name videos or folders of them, or a --session")
         return run(
-            paths, store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
+            paths or [], sessions=session or [], synchronise=synchronise,
+            store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
             max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed,
         )  # fmt: skip
 
@@ -231,8 +240,11 @@ def serve(
 
 @app.command()
 def inspect(
-    store: Annotated[Path, typer.Argument(help="The store.")] = Path("store.zarr"),
+    store: Annotated[Path, typer.Argument(help="The store; with --sources also videos.")] = Path("store.zarr"),
     out: Annotated[Path | None, typer.Option(help="Folder for the page and its contact sheet.")] = None,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Only the verdicts and lost stretches of its sources, or of videos.")
+    ] = False,
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -240,10 +252,11 @@ def inspect(
 
     def verb() -> dict[str, Any]:
         from streampose.inspect import inspect as run
+        from streampose.inspect import inspect_sources
 
-        return run(store, out=out)
+        return inspect_sources(store) if sources else run(store, out=out)
 
-    _run(verb, _say_store, as_json, log_level)
+    _run(verb, _say_verdicts if sources else _say_store, as_json, log_level)
 
 
 @app.command()
@@ -421,6 +434,16 @@ def _say_run(result: dict[str, Any]) -> None:
 def _say_metrics(result: dict[str, Any]) -> None:
     for name, value in result.get("metrics", {}).items():
         print(f"{name:28s} {value:.4g}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
+
+
+def _say_verdicts(result: dict[str, Any]) -> None:
+    for entry in result["sources"]:
+        reason = f" ({entry['reason']})" if entry["reason"] else ""
+        lost = ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in entry["lost_spans"])
+        print(
+            f"{entry['source']}: {entry['verdict']}{reason}, {entry['frames']} frames"
+            + (f"; lost {lost}" if lost else "")
+        )
 
 
 def _say_store(result: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +28,11 @@ from streampose.errors import ConfigError, StoreError, VideoError
 from streampose.ingestion.clips import DECODER_THREADS, ClipMaker, Options
 from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
+from streampose.sessions import load_sessions
 from streampose.store.pairs import sample_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked
+from streampose.store.sessions import find_sources, write_session
 from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
 from streampose.tracking.boxes import MARGIN
 from streampose.tracking.worth import Evidence, is_subject
@@ -55,6 +57,8 @@ def ingest(
     rate: float = 10.0,
     overwrite: bool = False,
     seed: int = 0,
+    sessions: Sequence[Path] = (),
+    synchronise: str | None = None,
 ) -> dict[str, Any]:
     """Bring videos into a store.
 
@@ -70,9 +74,14 @@ def ingest(
             for cuts. 0 takes every frame.
         overwrite: ingest the sources again that the store holds already.
         seed: of the frame pairs.
+        sessions: folders or `sessions.yaml` files of synchronised cameras, see `streampose.sessions`; their videos are
+            ingested too.
+        synchronise: how the clocks of a session's views are aligned: `none`, `auto`, `audio`, `motion`, `timestamps`;
+            None takes what the session's file says.
 
     Returns:
-        `store`, `sources` (`source`, `verdict`, `reason`, `frames`, `clips`), `pairs`, `contact_sheet`, `seconds`.
+        `store`, `sources` (`source`, `verdict`, `reason`, `frames`, `clips`), `sessions` (ids), `pairs`,
+        `contact_sheet`, `seconds`.
 
     Raises:
         ConfigError, StoreError, VideoError: a wrong call, a store that cannot be written, no video at all.
@@ -85,6 +94,8 @@ def ingest(
             f"crop_size {crop_size}, workers {workers}, max_subjects {max_subjects}, rate {rate}: too small"
         )
     store = Path(store)
+    recordings = [found for path in sessions for found in load_sessions(path, synchronise=synchronise)]
+    paths = [*paths, *(view.video for recording in recordings for view in recording.views)]
     create_store(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN)
     with locked(store):
         remove_orphans(store)
@@ -97,11 +108,13 @@ def ingest(
         reader = StoreReader(store)
         pairs = sample_pairs(reader, seed)
         write_pairs(store, pairs, {"seed": seed})
+        written = [write_session(store, recording, find_sources(store, recording)) for recording in recordings]
         remove_orphans(store)
     sheet = _write_contact_sheet(StoreReader(store))
     return {
         "store": str(store),
         "sources": [sources[number] for number in sorted(sources)],
+        "sessions": written,
         "pairs": len(pairs["i"]),
         "contact_sheet": sheet,
         "seconds": round(time.monotonic() - started, 2),

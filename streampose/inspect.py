@@ -9,8 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from streampose.errors import StoreError
+from streampose.console import progress
+from streampose.errors import StoreError, VideoError
 from streampose.store.reader import ClipInfo, StoreReader
+from streampose.video.check import check_source
+from streampose.video.sources import find_videos
 
 OUTLINE = (255, 64, 64)
 
@@ -63,6 +66,38 @@ def inspect(store: Path, *, out: Path | None = None) -> dict[str, Any]:
     page.write_text(_page(found, Path(sheet) if sheet else None), encoding="utf-8")
     found["files"] = {"contact_sheet": sheet, "page": str(page)}
     return found
+
+
+def inspect_sources(path: Path) -> dict[str, Any]:
+    """The verdicts of a store's sources, or of videos that are no store's yet: these are read from start to end.
+
+    Args:
+        path: a store, a video, or a folder of videos.
+
+    Returns:
+        `sources`: `source`, `verdict`, `reason`, `frames`, `lost_spans`.
+
+    Raises:
+        StoreError, VideoError: a damaged store; neither a store nor any video.
+    """
+    path = Path(path)
+    names = ("verdict", "reason", "frames")
+    if (path / "zarr.json").is_file():
+        found = [
+            {"source": source["path"], **{n: source[n] for n in names}, "lost_spans": source.get("lost_spans", [])}
+            for source in StoreReader(path).sources()
+        ]
+        return {"sources": found}
+    videos = find_videos([path])
+    if not videos:
+        raise VideoError(f"{path}: neither a store nor a folder with videos")
+    with progress("check", len(videos), "videos") as bar:
+        checked = []
+        for video in videos:
+            result = check_source(video)
+            checked.append({name: result[name] for name in ("source", *names, "lost_spans")})
+            bar.advance(1, video.name)
+    return {"sources": checked}
 
 
 def contact_sheet(reader: StoreReader, columns: int = 12, most_clips: int = 40) -> np.ndarray:

@@ -17,6 +17,7 @@ from streampose.geometry.crop import crop_resize
 from streampose.ingest import ingest
 from streampose.ingestion.clips import ClipMaker
 from streampose.store.reader import StoreReader
+from streampose.store.sessions import read_sessions
 from streampose.video.encode import VideoWriter
 
 W, H, FPS = 256, 160, 25
@@ -93,6 +94,21 @@ def test_masks_boxes_and_times_are_right_and_a_second_run_does_nothing(tmp_path)
     before = snapshot(tmp_path / "store.zarr")
     again = ingest([tmp_path / "videos"], store=tmp_path / "store.zarr", crop_size=64, rate=0)
     assert again["sources"] == result["sources"] and snapshot(tmp_path / "store.zarr") == before
+
+
+def test_a_session_is_kept_with_its_cameras_and_offsets(tmp_path):
+    (tmp_path / "jump").mkdir()
+    for seed in (0, 1):
+        film(tmp_path / "jump" / f"cam{seed}.mp4", seed=seed)
+    (tmp_path / "jump" / "sessions.yaml").write_text(
+        "sessions:\n  - name: jump\n    views:\n      - video: cam0.mp4\n"
+        "      - video: cam1.mp4\n        offset_seconds: 0.5\n"
+    )
+    result = ingest([], store=tmp_path / "store.zarr", crop_size=32, sessions=[tmp_path / "jump"])
+    assert result["sessions"] == ["jump"] and len(result["sources"]) == 2
+    (stored,) = read_sessions(tmp_path / "store.zarr")
+    assert [view.offset_seconds for view in stored.session.views] == [0.0, 0.5]
+    assert set(stored.source_ids) == {source["id"] for source in StoreReader(tmp_path / "store.zarr").sources()}
 
 
 def test_about_ten_frames_a_second_become_crops(tmp_path):

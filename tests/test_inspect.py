@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from streampose.config import load_skeleton
-from streampose.errors import StoreError
-from streampose.inspect import OUTLINE, contact_sheet, inspect, outline_mask
+from streampose.errors import StoreError, VideoError
+from streampose.inspect import OUTLINE, contact_sheet, inspect, inspect_sources, outline_mask
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
+from streampose.video.encode import VideoWriter
 
 SIZE, FRAMES = 32, (40, 15)
 BACKGROUND, SUBJECT = (30, 60, 90), (200, 180, 20)
@@ -157,3 +158,18 @@ def test_no_store_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(StoreError, match="streampose ingest"):
         inspect(tmp_path / "nowhere.zarr", out=tmp_path / "look")
     assert not (tmp_path / "look").exists()
+
+
+def test_verdicts_of_a_store_and_of_videos(store, tmp_path):
+    listed = {entry["source"]: entry for entry in inspect_sources(store)["sources"]}
+    assert (listed["videos/park.mp4"]["verdict"], listed["videos/park.mp4"]["reason"]) == ("repaired", "3 frames lost")
+    with VideoWriter(tmp_path / "good.mp4", 25, size=(64, 48)) as writer:
+        for _ in range(5):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "text.mp4").write_text("no video")
+    bad, good = sorted(inspect_sources(tmp_path)["sources"], key=lambda entry: entry["frames"])
+    assert (good["verdict"], good["frames"], good["lost_spans"]) == ("ok", 5, [])
+    assert bad["verdict"] == "quarantined" and "not a video" in bad["reason"]
+    with pytest.raises(VideoError, match="neither a store"):
+        (tmp_path / "empty").mkdir()
+        inspect_sources(tmp_path / "empty")

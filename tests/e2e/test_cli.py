@@ -165,7 +165,7 @@ def test_inspect_and_doctor(folder):
         (["inspect", "nowhere.zarr"], "nowhere.zarr"),
         (["export", "nowhere"], "nowhere"),
         (["serve", "--camera", "0", "--source", "test"], "exclude each other"),
-        (["ingest"], "Missing argument"),
+        (["ingest"], "nothing to ingest"),
         (["selftrain", "runs/one"], "add --resume"),
         (["selftrain", "--resume", "runs/nowhere"], "runs/nowhere"),
         (["synth", "--size", "wide"], "--size wide"),

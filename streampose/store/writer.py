@@ -39,16 +39,23 @@ class ClipWriter:
         self._crop_size, self._codec = attributes["crop_size"], attributes["codec"]
         self._folder = self._store / "clips" / clip_id
         self._waiting: dict[str, list[Any]] = {name: [] for name in SEGMENT_ARRAYS}
-        self._mask_area = 0.0
+        self._mask_area = self._quality = 0.0
         if self._folder.exists():
             shutil.rmtree(self._folder)
 
     def append(
-        self, frame: np.ndarray, mask: np.ndarray, box: np.ndarray, pts_seconds: float, frame_index: int
+        self,
+        frame: np.ndarray,
+        mask: np.ndarray,
+        box: np.ndarray,
+        pts_seconds: float,
+        frame_index: int,
+        quality: float = 1.0,
     ) -> None:
-        """Add one crop (S, S, 3) with its mask (S, S), box (4,) in source pixels, time and frame number."""
-        for name, value in zip(SEGMENT_ARRAYS, (frame, mask, box, pts_seconds, frame_index), strict=True):
+        """Add one crop (S, S, 3) with its mask (S, S), box (4,) in source pixels, time, frame number and quality."""
+        for name, value in zip(SEGMENT_ARRAYS, (frame, mask, box, pts_seconds, frame_index, quality), strict=True):
             self._waiting[name].append(value)
+        self._quality += quality
         self._mask_area += float(np.count_nonzero(mask)) / mask.size
         self.num_frames += 1
         if len(self._waiting["frames"]) == self._segment_frames:
@@ -65,6 +72,7 @@ class ClipWriter:
             "crop_size": self._crop_size,
             "fps": self._fps,
             "mask_area": round(self._mask_area / max(self.num_frames, 1), 4),
+            "quality": round(self._quality / max(self.num_frames, 1), 4),
             **statistics,
         }
         with writing(self._store):
@@ -77,11 +85,12 @@ class ClipWriter:
         self.num_frames = 0
 
     def _write_segment(self) -> None:
-        number = len(self.segments)
+        number, frames = len(self.segments), len(self._waiting["frames"])
         with writing(self._store):
             temporary = temporary_folder(self._store)
             for name, (dtype, shape) in SEGMENT_ARRAYS.items():
                 values = np.asarray(self._waiting[name], dtype)
+                self._waiting[name].clear()  # before it is encoded, which takes memory too
                 if values.shape[1:] != shape(self._crop_size):
                     raise AssertionError(f"{name} of one frame has shape {values.shape[1:]}")
                 codecs = CODECS[self._codec] if name == "frames" else CODECS["zstd"]
@@ -92,9 +101,7 @@ class ClipWriter:
                 destination.mkdir(parents=True)
                 write_group(destination, {})
             os.rename(temporary, destination / str(number))
-        self.segments.append(len(self._waiting["frames"]))
-        for waiting in self._waiting.values():
-            waiting.clear()
+        self.segments.append(frames)
 
 
 def publish_source(store: Path, source_id: str, attributes: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ def repeat(short: Path, long: Path, times: int) -> None:
 
 
 def test_memory_does_not_grow_with_length(tmp_path, capsys):
-    film(tmp_path / "short.mp4", 40)
+    film(tmp_path / "short.mp4", 60)
     repeat(tmp_path / "short.mp4", tmp_path / "long.mp4", 10)
     short = run_ingest(tmp_path / "short.mp4", tmp_path / "short.zarr")
     long = run_ingest(tmp_path / "long.mp4", tmp_path / "long.zarr")

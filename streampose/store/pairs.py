@@ -16,6 +16,7 @@ PAIRS_PER_CLIP = 1000
 CANDIDATES = 6  # of so many partners for a frame the one that differs most is taken
 LEAST_SECONDS, MOST_SECONDS = 0.2, 30.0
 SIGNATURE = 24  # pixels a side of the small mask that two frames are compared by
+LEAST_WEIGHT = 0.1  # of the clip's best frame: what its worst ones still count when frames are chosen
 
 
 def sample_pairs(reader: StoreReader, seed: int = 0) -> dict[str, np.ndarray]:
@@ -44,7 +45,7 @@ def sample_pairs(reader: StoreReader, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.ndarray]:
-    """Frame pairs of one clip, by time gap and motion; random, but the same for the same clip and seed."""
+    """Frame pairs of one clip, by time gap, motion and quality; random, but the same for the same clip and seed."""
     rng = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(clip.id.encode()).digest()[:8], "little")])
     places = np.unique(np.linspace(0, clip.num_frames - 1, min(LOOKED_AT, clip.num_frames)).round().astype(np.int64))
     times = reader.times(clip.id)[places]
@@ -55,15 +56,16 @@ def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.n
     ]
     signature = np.stack(small).reshape(len(places), -1) > 127
 
+    weight = _weights(reader.quality(clip.id)[places])
     wanted = min(PAIRS_PER_CLIP, 4 * len(places))
-    first = rng.integers(len(places), size=wanted)
+    first = rng.choice(len(places), size=wanted, p=weight / weight.sum())
     partners = rng.integers(len(places), size=(wanted, CANDIDATES))
     gap = np.abs(times[partners] - times[first][:, None])
     both = (signature[first][:, None] & signature[partners]).sum(-1)
     either = (signature[first][:, None] | signature[partners]).sum(-1)
     motion = 1.0 - both / np.maximum(either, 1)
     motion[(gap < LEAST_SECONDS) | (gap > MOST_SECONDS)] = -1.0
-    best = motion.argmax(1)
+    best = (motion * weight[partners]).argmax(1)
     rows = np.flatnonzero(motion[np.arange(wanted), best] >= 0)
     second = partners[rows, best[rows]]
     return {
@@ -73,3 +75,13 @@ def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.n
         "seconds": np.abs(times[second] - times[first[rows]]).astype(np.float32),
         "motion": motion[rows, best[rows]].astype(np.float32),
     }
+
+
+def _weights(quality: np.ndarray) -> np.ndarray:
+    """How readily each frame is taken, so that sharp and whole ones with steady masks go before: (T,) in (0, 1]."""
+    best = float(quality.max(initial=0.0))
+    return (
+        LEAST_WEIGHT + (1 - LEAST_WEIGHT) * np.asarray(quality, np.float64) / best
+        if best > 0
+        else np.ones(len(quality))
+    )

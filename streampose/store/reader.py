@@ -12,7 +12,7 @@ import tensorstore as ts
 
 from streampose.config import skeleton_from_dict
 from streampose.errors import StoreError
-from streampose.store.schema import SEGMENT_ARRAYS, open_store, read_attributes
+from streampose.store.schema import SEGMENT_ARRAYS, WHERE_MISSING, open_store, read_attributes
 from streampose.structures import Clip, Skeleton
 
 
@@ -39,7 +39,7 @@ class ClipInfo:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames picked from anywhere in a store; the arrays are those of `Clip`, with each frame's clip named."""
+    """Frames picked from anywhere in a store; the arrays are those of `Clip`, with each frame's clip and quality."""
 
     clip_ids: tuple[str, ...]
     frames: np.ndarray
@@ -47,6 +47,7 @@ class FrameBatch:
     boxes: np.ndarray
     pts_seconds: np.ndarray
     frame_index: np.ndarray
+    quality: np.ndarray
 
 
 class StoreReader:
@@ -180,6 +181,11 @@ class StoreReader:
         self._clip(clip_id)
         return self._small_arrays(clip_id)["pts_seconds"]
 
+    def quality(self, clip_id: str) -> np.ndarray:
+        """How good each frame of a clip is for training (`masks.quality`): (T,) float32 in [0, 1], 1 is best."""
+        self._clip(clip_id)
+        return self._small_arrays(clip_id)["quality"]
+
     def _clip(self, clip_id: str) -> ClipInfo:
         try:
             return self._clips[clip_id]
@@ -188,13 +194,16 @@ class StoreReader:
 
     def _small_arrays(self, clip_id: str) -> dict[str, np.ndarray]:
         if clip_id not in self._small:
+            lengths, segments = self._clips[clip_id].segments, self.path / "clips" / clip_id / "segments"
             names = [name for name in SEGMENT_ARRAYS if name not in ("frames", "masks")]
-            parts = {
-                name: [self._array(clip_id, n, name).read() for n in range(len(self._clips[clip_id].segments))]
-                for name in names
-            }
+            known = [name for name in names if name not in WHERE_MISSING or (segments / "0" / name).is_dir()]
+            parts = {name: [self._array(clip_id, n, name).read() for n in range(len(lengths))] for name in known}
             self._small[clip_id] = {
                 name: np.concatenate([self._result(future) for future in futures]) for name, futures in parts.items()
+            } | {
+                name: np.full(sum(lengths), WHERE_MISSING[name], SEGMENT_ARRAYS[name][0])
+                for name in names
+                if name not in known
             }
         return self._small[clip_id]
 

@@ -3,7 +3,7 @@
     store.zarr/                      attributes: schema version, skeleton, crop size, codec, creation time
       sources/<id>/                  attributes: path, size, content hash, probe, verdict, clip ids; written LAST
       clips/<id>/                    attributes: source, frames, segments, frame rate, statistics
-      clips/<id>/segments/<n>/       frames, masks, boxes, pts_seconds, frame_index: one shard an array
+      clips/<id>/segments/<n>/       frames, masks, boxes, pts_seconds, frame_index, quality: one shard an array
       pairs/                         clip, i, j, seconds, motion
       .spans/<source>/<n>.json       what the finished spans of an unfinished source gave
       .tmp/                          what is being written; worth nothing after a crash
@@ -11,8 +11,8 @@
 A clip that no source lists does not exist. Nothing is ever changed in place: every group is written under `.tmp` and
 published by a rename, so that a reader, or the next run after a crash, sees it whole or not at all.
 
-Adding an array to a segment: name it in `SEGMENT_ARRAYS`, fill it in `writer.ClipWriter`, read it in `reader`, and
-raise `SCHEMA_VERSION` if an old reader would misunderstand it.
+Adding an array to a segment: name it in `SEGMENT_ARRAYS`, fill it in `writer.ClipWriter`, read it in `reader`, say in
+`WHERE_MISSING` what older stores are taken to hold, and raise `SCHEMA_VERSION` if an old reader would misunderstand it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ SEGMENT_ARRAYS: dict[str, tuple[str, Any]] = {
     "boxes": ("float32", lambda size: (4,)),
     "pts_seconds": ("float64", lambda size: ()),
     "frame_index": ("int64", lambda size: ()),
+    "quality": ("float32", lambda size: ()),  # in [0, 1], 1 is best: masks.quality
 }
+WHERE_MISSING = {"quality": 1.0}  # name -> value of the frames of clips that were written before the array was
 
 
 def create_store(

@@ -55,7 +55,7 @@ class ClipWriter:
         """Add one crop (S, S, 3) with its mask (S, S), box (4,) in source pixels, time, frame number and quality."""
         for name, value in zip(SEGMENT_ARRAYS, (frame, mask, box, pts_seconds, frame_index, quality), strict=True):
             self._waiting[name].append(value)
-        self._quality += quality
+        self._quality += float(quality)
         self._mask_area += float(np.count_nonzero(mask)) / mask.size
         self.num_frames += 1
         if len(self._waiting["frames"]) == self._segment_frames:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from streampose.config import load_skeleton
 from streampose.errors import StoreError
 from streampose.store import schema, writer
+from streampose.store.pairs import sample_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked, open_store
 from streampose.store.writer import ClipWriter, publish_source, remove_orphans, remove_source, write_pairs
@@ -178,3 +180,36 @@ def test_full_disk_and_no_permission(store, monkeypatch, error, line):
     monkeypatch.undo()
     remove_orphans(store)
     assert [clip.id for clip in StoreReader(store).clips()] == ["a-0"]
+
+
+def test_quality_is_kept_and_older_stores_count_as_good(store):
+    clip = ClipWriter(store, "a-0", source="a.mp4", fps=25.0, segment_frames=4)
+    quality = np.linspace(0, 1, 10).astype(np.float32)
+    for t in range(10):
+        clip.append(
+            np.zeros((SIZE, SIZE, 3), np.uint8), np.zeros((SIZE, SIZE), np.uint8), np.zeros(4), t / 25, t, quality[t]
+        )
+    clip.finish()
+    publish_source(store, "a", {"path": "a.mp4", "clips": ["a-0"]})
+    reader = StoreReader(store)
+    np.testing.assert_array_equal(reader.quality("a-0"), quality)
+    np.testing.assert_array_equal(reader.read_many([("a-0", 7), ("a-0", 2)]).quality, quality[[7, 2]])
+    for segment in (store / "clips" / "a-0" / "segments").glob("[0-9]*"):
+        shutil.rmtree(segment / "quality")  # as it was written before there was such an array
+    older = StoreReader(store)
+    np.testing.assert_array_equal(older.quality("a-0"), np.ones(10, np.float32))
+    np.testing.assert_array_equal(older.read("a-0").frame_index, np.arange(10))
+
+
+def test_pairs_prefer_good_frames(store):
+    rng = np.random.default_rng(0)
+    clip = ClipWriter(store, "a-0", source="a.mp4", fps=10.0)
+    good = np.arange(60) % 3 == 0
+    for t in range(60):
+        mask = (rng.random((SIZE, SIZE)) > 0.5).astype(np.uint8) * 255
+        clip.append(np.zeros((SIZE, SIZE, 3), np.uint8), mask, np.zeros(4), t / 10, t, 0.8 if good[t] else 0.02)
+    clip.finish()
+    publish_source(store, "a", {"path": "a.mp4", "clips": ["a-0"]})
+    pairs = sample_pairs(StoreReader(store))
+    assert good[pairs["i"]].mean() > 0.7 and good[pairs["j"]].mean() > 0.8
+    assert not good[pairs["i"]].all()

@@ -56,7 +56,20 @@ def ingest(
     synchronise: Annotated[
         str | None, typer.Option(help="How their clocks are aligned: none, auto, audio, motion or timestamps.")
     ] = None,
-    masks: Annotated[str, typer.Option(help="Foreground masks: auto, mog2, knn, median or none.")] = "auto",
+    masks: Annotated[
+        str, typer.Option(help="Foreground masks: auto, mog2, knn, median, moving (camera), sam or none.")
+    ] = "auto",
+    sam_checkpoint: Annotated[
+        Path | None, typer.Option(help="Segment Anything's weights, for masks sam, or auto where the camera moves.")
+    ] = None,
+    sam_every: Annotated[int, typer.Option(help="Segment Anything draws every Nth frame; 5 without a GPU.")] = 1,
+    sam_precision: Annotated[str, typer.Option(help="Arithmetic of Segment Anything: auto, bf16 or f32.")] = "auto",
+    detector: Annotated[
+        str, typer.Option(help="What finds subjects: motion, hog, torchvision:NAME=FILE or onnx:FILE.")
+    ] = "motion",
+    detector_class: Annotated[
+        int | None, typer.Option(help="Number of the class that the detector is to find [default: people].")
+    ] = None,
     crop_size: Annotated[int, typer.Option(help="Side of the stored crops in pixels.")] = 128,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
     rate: Annotated[float, typer.Option(help="Frames a second, about, that become crops; 0 for all.")] = 10.0,
@@ -79,7 +92,8 @@ def ingest(
         return run(
             paths or [], sessions=session or [], synchronise=synchronise,
             store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
-            max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed,
+            max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed, sam_checkpoint=sam_checkpoint,
+            sam_every=sam_every, sam_precision=sam_precision, detector=detector, detector_class=detector_class,
         )  # fmt: skip
 
     _run(verb, _say_sources, as_json, log_level, next_line="streampose selftrain")

@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -25,8 +26,9 @@ import cv2
 from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
-from streampose.ingestion.clips import DECODER_THREADS, ClipMaker, Options
+from streampose.ingestion.clips import DECODER_THREADS, ClipMaker
 from streampose.ingestion.memory import give_back_memory, keep_memory_flat
+from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
 from streampose.sessions import load_sessions
 from streampose.store.pairs import sample_pairs
@@ -39,10 +41,10 @@ from streampose.tracking.worth import Evidence, is_subject
 from streampose.video.decode import Verdict, open_video
 from streampose.video.sources import content_hash, find_videos
 
-MASKS = ("auto", "mog2", "knn", "median", "none")
 LEAST_FRAMES = 12  # of a video
 SMALL_BYTES = 1_000_000  # a file that is never worth dividing
-MOVES = "the camera moves, so there is no background to mask by; film from a tripod, or ingest it with --masks none"
+MOVES = "the camera moves, so there is no background for --masks {}; ingest it with --masks auto or --masks none"
+LOST = "the camera moves in a way that cannot be told from the pictures; film steadier, or ingest it with --masks none"
 
 
 def ingest(
@@ -59,6 +61,11 @@ def ingest(
     seed: int = 0,
     sessions: Sequence[Path] = (),
     synchronise: str | None = None,
+    sam_checkpoint: Path | None = None,
+    sam_every: int = 1,
+    sam_precision: str = "auto",
+    detector: str = "motion",
+    detector_class: int | None = None,
 ) -> dict[str, Any]:
     """Bring videos into a store.
 
@@ -66,7 +73,8 @@ def ingest(
         paths: videos, or folders of them.
         store: made where it is missing; sources that it holds already are skipped.
         skeleton: name or YAML file of the skeleton that the store is for.
-        masks: `auto`, `mog2`, `knn`, `median`, or `none` (crops without masks, also from a moving camera).
+        masks: `auto` chooses for each shot; `mog2`, `knn` and `median` want a camera that stands still, `moving` does
+            not; `sam` lets Segment Anything draw them; `none` keeps crops without masks.
         crop_size: side of the crops in pixels.
         workers: processes that share videos, and the spans of long videos.
         max_subjects: subjects followed at a time.
@@ -78,6 +86,11 @@ def ingest(
             ingested too.
         synchronise: how the clocks of a session's views are aligned: `none`, `auto`, `audio`, `motion`, `timestamps`;
             None takes what the session's file says.
+        sam_checkpoint: weights of Segment Anything (1 or 2); with `auto` it draws the masks of shots that move.
+        sam_every: frames of a clip from one question to Segment Anything to the next; 5 is advised without a GPU.
+        sam_precision: `auto`, `bf16` or `f32`.
+        detector: `motion`, `hog`, `torchvision:NAME=FILE` or `onnx:FILE`, see `tracking.detectors`.
+        detector_class: number of the class that the detector is to find; None for people.
 
     Returns:
         `store`, `sources` (`source`, `verdict`, `reason`, `frames`, `clips`), `sessions` (ids), `pairs`,
@@ -87,19 +100,19 @@ def ingest(
         ConfigError, StoreError, VideoError: a wrong call, a store that cannot be written, no video at all.
     """
     started = time.monotonic()
-    if masks not in MASKS:
-        raise ConfigError(f"--masks {masks}: unknown; choose one of {', '.join(MASKS)}")
-    if crop_size < 16 or workers < 1 or max_subjects < 1 or rate < 0:
-        raise ConfigError(
-            f"crop_size {crop_size}, workers {workers}, max_subjects {max_subjects}, rate {rate}: too small"
-        )
     store = Path(store)
+    checkpoint = "" if sam_checkpoint is None else str(sam_checkpoint)
+    options = Options(
+        store, masks, crop_size, max_subjects, rate, checkpoint, sam_every, sam_precision, detector, detector_class
+    )
+    options.check()
+    if workers < 1:
+        raise ConfigError(f"workers {workers}: at least 1")
     recordings = [found for path in sessions for found in load_sessions(path, synchronise=synchronise)]
     paths = [*paths, *(view.video for recording in recordings for view in recording.views)]
     create_store(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN)
     with locked(store):
         remove_orphans(store)
-        options = Options(store, masks, crop_size, max_subjects, rate)
         jobs, sources = _plan(paths, store, overwrite)
         for job, result in _run(jobs, options, workers):
             sources[job.number] = result
@@ -248,7 +261,7 @@ def _ingest_span(task: _Task, options: Options, advance: Callable[[float], None]
             verdict = video.verdict
     except VideoError as error:
         failure = _reason(job.path, error)
-    except StoreError:
+    except (StoreError, ConfigError):
         raise
     except Exception as error:
         logger.debug("%s", job.path, exc_info=True)
@@ -264,8 +277,12 @@ def _ingest_span(task: _Task, options: Options, advance: Callable[[float], None]
         lost_spans=[list(lost) for lost in verdict.lost_spans],
         frames=maker.frames,
         looks=maker.looks,
-        masked_frames=maker.masked_frames,
+        masked_frames=maker.masking.looks.total(),
         shots=maker.shots,
+        sam_asked=maker.masking.asked,
+        sam_rejected=maker.masking.rejected,
+        masks=dict(maker.masking.looks),
+        mask_reasons=list(maker.masking.reasons),
         made=[asdict(made) for made in maker.made],
     )
     write_record(options.store, job.source_id, span, record, _comparable(options))
@@ -303,7 +320,7 @@ def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
         "looks": looks,
         "masked_frames": masked,
         "shots": sum(record.shots for record in records),
-        "masks": "mog2" if options.masks == "auto" else options.masks,
+        **_masks(records),
         "clips": clips,
     }
     publish_source(options.store, job.source_id, attributes)
@@ -330,12 +347,31 @@ def _judge(records: list[SpanRecord], masks: str, any_clip: bool) -> tuple[str, 
     if masks != "none":
         moving = 1 - masked / max(looks, 1)
         if moving > 0.8 and not any_clip:
-            return "quarantined", "; ".join([*reasons, MOVES])
+            why = MOVES.format(masks) if masks in ("mog2", "knn", "median") else LOST
+            return "quarantined", "; ".join([*reasons, why])
         if moving > 0.05:
-            reasons.append(f"{moving:.0%} of it was left out: the camera moves there or the shots are too short")
+            reasons.append(
+                f"{moving:.0%} of it was left out: no masks could be made there, for the camera moves or the shots are too short"
+            )
     if not any_clip and verdict != "quarantined":
         reasons.append("nothing that moves was found in it")
     return verdict, "; ".join(reasons)
+
+
+def _masks(records: list[SpanRecord]) -> dict[str, Any]:
+    """What made the masks of a source, the most used first, and why."""
+    frames: Counter[str] = Counter()
+    for record in records:
+        frames.update(record.masks)
+    reasons = list(dict.fromkeys(reason for record in records for reason in record.mask_reasons))
+    asked, rejected = (sum(getattr(record, name) for record in records) for name in ("sam_asked", "sam_rejected"))
+    if asked:
+        logger.info("Segment Anything drew %d masks; %d more were of something else", asked - rejected, rejected)
+    return {
+        "masks": ", ".join(name for name, _ in sorted(frames.items(), key=lambda item: (-item[1], item[0]))) or "none",
+        "masks_reason": "; ".join(reasons),
+        **({"sam_asked": asked, "sam_rejected": rejected} if asked else {}),
+    }
 
 
 def _joined(stretches: list[list[float]]) -> list[list[float]]:

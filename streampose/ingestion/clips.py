@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from streampose.ingestion.masking import Masking
+from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span
-from streampose.masks.background import BackgroundModel, model_size, same_view
+from streampose.masks.background import model_size
+from streampose.masks.clip_masks import ClipMasks, Keep
+from streampose.masks.moving import look_ahead
+from streampose.masks.quality import Quality
 from streampose.masks.scenes import Scene, find_scenes
 from streampose.store.writer import ClipWriter
 from streampose.tracking.association import Track, Tracker
@@ -30,17 +35,6 @@ MISSED_SECONDS, PAUSED_SECONDS = 0.6, 2.5  # a subject may be out of sight; two 
 
 
 @dataclass(frozen=True)
-class Options:
-    """How videos are cut; the same options and the same video give the same clips."""
-
-    store: Path
-    masks: str
-    crop_size: int
-    max_subjects: int
-    rate: float
-
-
-@dataclass(frozen=True)
 class Made:
     """A finished clip, and what speaks for its being a subject."""
 
@@ -48,54 +42,81 @@ class Made:
     evidence: Evidence
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A clip that is being cut; `stage` draws its masks anew before `writer` gets them, where it must."""
+
+    follower: Follower
+    writer: ClipWriter
+    track: Track
+    stage: ClipMasks | None
+    masks: str
+
+
 class ClipMaker:
     """Cuts the clips of one span of a video.
 
     Attributes:
-        frames, looks, masked_frames, shots: how many there were.
+        frames, looks, shots: how many there were.
+        masking: how the masks are made.
         made: the finished clips.
     """
 
     def __init__(self, path: Path, source_id: str, span: Span, options: Options):
         self._path, self._span, self._options = path, span, options
         self._prefix = f"{source_id}-{span.number:03d}"
-        self.masks = "mog2" if options.masks == "auto" else options.masks
-        self.frames = self.looks = self.masked_frames = self.shots = 0
-        self._open: dict[int, tuple[Follower, ClipWriter, Track]] = {}
+        self.masking = Masking(options)
+        self.frames = self.looks = self.shots = 0
+        self._open: dict[int, _Open] = {}
         self.made: list[Made] = []
         self._tracker: Tracker | None = None
-        self._model: BackgroundModel | None = None
 
     def run(self, video: Video, advance: Callable[[float], None] | None) -> None:
         """Read the span."""
         self._stride = max(1, round(video.probe.fps / self._options.rate)) if self._options.rate else 1
         self._fps = video.probe.fps / self._stride
         shown = (video.probe.width, video.probe.height)
-        self._size = model_size(*shown)
+        self._shown, self._size = shown, model_size(*shown)
+        self.masking.begin(self._fps, self._size)
         seconds = self._span.seconds or video.probe.duration_seconds or 0.0
         apart = float(np.clip(seconds / SAMPLES, 0.1, 0.5))
         pictures = sample_pictures(
             self._path, model_size(*shown, SCENE_WIDTH), apart, self._span.start_seconds, self._span.end_seconds
         )
-        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._frames(video), 8) as frames:
+        if self._options.masks == "moving":
+            pictures = iter(())
+        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._with_later(video), 8) as frames:
             stage = _Stage(scenes)
-            for frame, cut in frames:
+            for frame, cut, later in frames:
                 self.frames += 1
                 if cut:
                     self._end_shot()
+                    self.masking.reset()
                 if stage.advance(frame.pts_seconds, cut) or cut or self.frames == 1:
-                    self._enter(stage.scene, frame.small(self._size))
+                    self._enter(stage.scene, frame.small(self._size), later)
                 if frame.index % self._stride == 0:
-                    self._look(frame)
+                    self._look(frame, later)
                 if advance is not None and self.frames % 10 == 0:
                     advance(10)
         self._end_shot()
 
     def discard_unfinished(self) -> None:
         """Remove the clips that were begun: the reading has failed."""
-        for _, writer, _ in self._open.values():
-            writer.discard()
+        for clip in self._open.values():
+            clip.writer.discard()
         self._open.clear()
+
+    def _with_later(self, video: Video) -> Iterator[tuple[Frame, bool, list[np.ndarray]]]:
+        """Frames, whether a cut lies before them, and small pictures of those that follow where masks need them."""
+        count = self.masking.look_ahead
+        if count:
+            yield from look_ahead(self._frames(video), self._picture, count)
+            return
+        for frame, cut in self._frames(video):
+            yield frame, cut, []
+
+    def _picture(self, frame: Frame) -> np.ndarray | None:
+        return frame.small(self._size) if frame.index % self._stride == 0 else None
 
     def _frames(self, video: Video) -> Iterator[tuple[Frame, bool]]:
         """Frames, and whether a cut lies before them; the small pictures of those that are looked at are made."""
@@ -104,26 +125,17 @@ class ClipMaker:
         for frame in video.frames(self._span.start_seconds):
             if frame.pts_seconds >= self._span.end_seconds:
                 return
-            if frame.index % self._stride == 0:
-                frame.small(self._size)
+            self._picture(frame)
             yield frame, shots.update(frame.glance(thumbnail))
 
-    def _enter(self, scene: Scene | None, small: np.ndarray) -> None:
-        """Another empty scene: the same view in other light keeps its subjects, another view ends them."""
-        kind = "median" if self.masks == "none" else self.masks
-        if scene is not None and scene.background is not None:
-            background = scene.background.resized(self._size)
-            if same_view(background.image, small):
-                self._model = BackgroundModel(kind, background, scene.samples)
-                self._background = scene.background
-                for follower, _, _ in self._open.values():
-                    follower.scene = None if self.masks == "none" else scene.background
-                return
-        if self._model is not None or self.masks != "none":  # whole-frame crops go on while the camera moves
+    def _enter(self, scene: Scene | None, small: np.ndarray, later: list[np.ndarray]) -> None:
+        """A shot or another empty scene begins."""
+        if self.masking.enter(scene, small, later):
             self._end_shot()
-        self._model = None
+        for clip in self._open.values():
+            clip.follower.scene = self.masking.scene
 
-    def _look(self, frame: Frame) -> None:
+    def _look(self, frame: Frame, later: list[np.ndarray]) -> None:
         """Find the subjects of one frame."""
         self.looks += 1
         if self._tracker is None:
@@ -133,19 +145,19 @@ class ClipMaker:
                 max_paused=round(PAUSED_SECONDS * self._fps),
             )
             self.shots += 1
-        if self._model is None:
-            if self.masks == "none":
-                self._whole_frame(frame)
+        if self.masking.whole_frames:
+            self._whole_frame(frame)
             return
-        self.masked_frames += 1
         small = frame.small(self._size)
-        foreground = self._model.apply(small)
+        foreground = self.masking.apply(frame, small, later)
+        if foreground is None:
+            return
         alive = set()
-        for track in self._tracker.update(foreground, small, self._model.steady):
+        for track in self._tracker.update(foreground, small, self.masking.steady):
             alive.add(track.id)
             if track.seen:
-                follower, _, _ = self._open.get(track.id) or self._begin(track)
-                follower.see(frame, track.box, track.mask, foreground)
+                clip = self._open.get(track.id) or self._begin(track)
+                clip.follower.see(frame, track.box, track.mask, foreground)
         for gone in set(self._open) - alive:
             self._close(gone)
 
@@ -155,18 +167,28 @@ class ClipMaker:
         everything = np.ones((height, width), bool)
         if -1 not in self._open:
             self._begin(Track(-1, box, everything, width * height, np.zeros(1), firm=True))
-        self._open[-1][0].see(frame, box, everything, everything.astype(np.uint8))
+        self._open[-1].follower.see(frame, box, everything, everything.astype(np.uint8))
 
-    def _begin(self, track: Track) -> tuple[Follower, ClipWriter, Track]:
+    def _begin(self, track: Track) -> _Open:
         clip_id = f"{self._prefix}-{self.shots:03d}-{max(track.id, 0):03d}"
         writer = ClipWriter(self._options.store, clip_id, source=str(self._path), fps=self._fps)
-        scene = None if self.masks == "none" else self._background
-        follower = Follower(self._options.crop_size, self._size, scene, writer.append, self._fps, self._stride)
-        self._open[track.id] = (follower, writer, track)
+        keep = _rated(writer, self._shown)
+        stage = self.masking.stage(keep)
+        follower = Follower(
+            self._options.crop_size,
+            self._size,
+            self.masking.scene,
+            keep if stage is None else stage.append,
+            self._fps,
+            self._stride,
+            self.masking.refine,
+        )
+        self._open[track.id] = _Open(follower, writer, track, stage, self.masking.name)
         return self._open[track.id]
 
     def _close(self, track_id: int) -> None:
-        follower, writer, track = self._open.pop(track_id)
+        clip = self._open.pop(track_id)
+        follower, writer, track = clip.follower, clip.writer, clip.track
         follower.finish()
         evidence = Evidence(
             seconds=follower.kept / self._fps,
@@ -179,13 +201,26 @@ class ClipMaker:
         if follower.kept < LEAST_CROPS or not is_subject(evidence):
             writer.discard()
             return
-        writer.finish(motion=round(evidence.motion, 4), at_border=round(evidence.at_border, 4), masks=self.masks)
+        if clip.stage is not None:
+            clip.stage.finish()
+            self.masking.count(clip.stage)
+        writer.finish(motion=round(evidence.motion, 4), at_border=round(evidence.at_border, 4), masks=clip.masks)
         self.made.append(Made(writer.id, evidence))
 
     def _end_shot(self) -> None:
         for track_id in list(self._open):
             self._close(track_id)
         self._tracker = None
+
+
+def _rated(writer: ClipWriter, shown: tuple[int, int]) -> Keep:
+    """Writes frames with their quality; `shown` is (width, height) of the video."""
+    quality = Quality(shown)
+
+    def keep(crop: np.ndarray, mask: np.ndarray, square: np.ndarray, pts_seconds: float, frame_index: int) -> None:
+        writer.append(crop, mask, square, pts_seconds, frame_index, quality.rate(crop, mask, square))
+
+    return keep
 
 
 class _Stage:

@@ -50,6 +50,8 @@ class SpanRecord:
     Attributes:
         failure: why it could not be read at all; empty where it could.
         lost_spans: seconds from and to, damaged or missing.
+        sam_asked, sam_rejected: frames, see `masks.clip_masks.ClipMasks`.
+        masks: what made masks, and of how many frames; `mask_reasons` say why.
         made: `clip` ids with their `evidence`, as in `ingestion.clips.Made`.
     """
 
@@ -61,6 +63,10 @@ class SpanRecord:
     looks: int
     masked_frames: int
     shots: int
+    sam_asked: int
+    sam_rejected: int
+    masks: dict[str, int]
+    mask_reasons: list[str]
     made: list[dict[str, Any]]
 
 

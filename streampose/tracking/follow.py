@@ -44,10 +44,11 @@ class Follower:
     Args:
         size: side of the crops in pixels.
         mask_size: (width, height) of the coarse masks.
-        scene: the empty scene behind it; None keeps no masks.
+        scene: the empty scene behind it; None for want of one.
         keep: takes (crop, mask, box, pts_seconds, frame_index) of every usable frame.
         fps: how many frames a second it is given.
         stride: difference of the numbers of two frames that follow each other.
+        refine: takes (crop, None, coarse mask) and gives the mask where there is no scene; None keeps no masks then.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Follower:
         keep: Callable[[np.ndarray, np.ndarray, np.ndarray, float, int], None],
         fps: float = 30.0,
         stride: int = 1,
+        refine: Callable[[np.ndarray, None, np.ndarray], np.ndarray] | None = None,
     ):
         self._size, self._mask_size, self.scene, self._keep = size, mask_size, scene, keep
         self._window, self._stride = max(2, round(STEADY_SECONDS * fps)), stride
         self._usual = max(10, round(USUAL_SECONDS * fps))
+        self._refine = refine
         self._sightings: list[_Sighting] = []
         self._next = 0
         self._areas: list[float] = []
@@ -122,15 +125,8 @@ class Follower:
             return
         crop = now.frame.crop(square, self._size)
         mask = np.zeros((self._size, self._size), np.uint8)
-        if self.scene is not None:
-            rows, columns = self._around(now.box)
-            corner = np.array([columns.start, rows.start] * 2, np.float32)
-            coarse_box = square / np.tile(scale, 2) - corner
-            coarse, others = (
-                crop_resize(part.astype(np.uint8) * 255, coarse_box, self._size) for part in (now.mask, now.others)
-            )
-            to_scene = np.array(self.scene.image.shape[1::-1], np.float32) / now.frame.size
-            mask = refine_mask(crop, self.scene, square * np.tile(to_scene, 2), coarse, others)
+        if self.scene is not None or self._refine is not None:
+            mask = self._refined(now, crop, square)
             if not 0.005 < np.count_nonzero(mask) / mask.size < 0.9:
                 return
         self._measure(now, mask)
@@ -138,6 +134,21 @@ class Follower:
         self._first = now.frame.index if self.kept == 0 else self._first
         self._last = now.frame.index
         self.kept += 1
+
+    def _refined(self, now: _Sighting, crop: np.ndarray, square: np.ndarray) -> np.ndarray:
+        """Its mask in a crop, (S, S) uint8."""
+        scale = np.array(now.frame.size, np.float32) / self._mask_size
+        rows, columns = self._around(now.box)
+        corner = np.array([columns.start, rows.start] * 2, np.float32)
+        coarse_box = square / np.tile(scale, 2) - corner
+        coarse, others = (
+            crop_resize(part.astype(np.uint8) * 255, coarse_box, self._size) for part in (now.mask, now.others)
+        )
+        if self.scene is None:
+            assert self._refine is not None
+            return self._refine(crop, None, coarse)
+        to_scene = np.array(self.scene.image.shape[1::-1], np.float32) / now.frame.size
+        return refine_mask(crop, self.scene, square * np.tile(to_scene, 2), coarse, others)
 
     def _plausible(self, area: float) -> bool:
         """Whether the mask is about as large as it has been of late; a sudden change is an error or an occlusion."""

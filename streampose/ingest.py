@@ -321,6 +321,7 @@ def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
         "masked_frames": masked,
         "shots": sum(record.shots for record in records),
         **_masks(records),
+        "detector": options.detector,
         "clips": clips,
     }
     publish_source(options.store, job.source_id, attributes)
@@ -345,14 +346,12 @@ def _judge(records: list[SpanRecord], masks: str, any_clip: bool) -> tuple[str, 
         reasons.append(f"only {frames} frames; at least {LEAST_FRAMES} are needed")
         return "quarantined", "; ".join(reasons)
     if masks != "none":
-        moving = 1 - masked / max(looks, 1)
-        if moving > 0.8 and not any_clip:
+        left_out = 1 - masked / max(looks, 1)
+        if left_out > 0.8 and not any_clip:
             why = MOVES.format(masks) if masks in ("mog2", "knn", "median") else LOST
             return "quarantined", "; ".join([*reasons, why])
-        if moving > 0.05:
-            reasons.append(
-                f"{moving:.0%} of it was left out: no masks could be made there, for the camera moves or the shots are too short"
-            )
+        if left_out > 0.05:
+            reasons.append(f"{left_out:.0%} of it was left out: the camera moves there or the shots are too short")
     if not any_clip and verdict != "quarantined":
         reasons.append("nothing that moves was found in it")
     return verdict, "; ".join(reasons)

@@ -71,11 +71,14 @@ def crop_sharpness(crop: np.ndarray, inside: np.ndarray) -> float:
         inside: (S, S) bool, not empty; its outline counts too, because it blurs as well.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    around = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    around = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8))
     smooth = cv2.GaussianBlur(grey, (3, 3), 0.8)  # sensor noise is not sharpness
-    curvature = [cv2.filter2D(smooth, cv2.CV_32F, kernel)[around].var() for kernel in CURVATURES]
-    contrast = float(grey[around].var())
-    return 2 * float(min(curvature)) / (contrast + 25.0)
+    curvature = [_variance(cv2.filter2D(smooth, cv2.CV_32F, kernel), around) for kernel in CURVATURES]
+    return 2 * min(curvature) / (_variance(grey, around) + 25.0)
+
+
+def _variance(image: np.ndarray, inside: np.ndarray) -> float:
+    return float(cv2.meanStdDev(image, mask=inside)[1][0, 0]) ** 2
 
 
 def border_share(inside: np.ndarray, square: np.ndarray, source_size: tuple[int, int]) -> float:
@@ -87,10 +90,12 @@ def border_share(inside: np.ndarray, square: np.ndarray, source_size: tuple[int,
         source_size: (width, height).
     """
     S = inside.shape[0]
-    padded = np.pad(inside.astype(np.uint8), 1)
-    outline = (inside.astype(np.uint8) - cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]) > 0
     scale = (square[2:] - square[:2]) / S
     reach = np.maximum(1.5 * scale, 1.5)  # source pixels
+    if (square[:2] > reach).all() and (square[2:] < np.array(source_size) - reach).all():
+        return 0.0
+    padded = np.pad(inside.astype(np.uint8), 1)
+    outline = (inside.astype(np.uint8) - cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]) > 0
     y, x = np.nonzero(outline)
     places = (np.stack([x, y], 1) + 0.5) * scale + square[:2]
     there = ((places < reach) | (places > np.array(source_size) - reach)).any(1)

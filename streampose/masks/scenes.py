@@ -16,7 +16,7 @@ from streampose.geometry.crop import shrink
 from streampose.masks.background import Background, View, model_size
 from streampose.masks.learn import learn_background
 
-MOST_SAMPLES = 48
+MOST_SAMPLES = 32
 SCENE_SECONDS = 120.0
 LEAST_SAMPLES = 4  # fewer say nothing: the camera moves, or the shot is shorter than that
 

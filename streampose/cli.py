@@ -50,8 +50,9 @@ def ingest(
     paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of videos.")] = None,
     store: Store = Path("store.zarr"),
     skeleton: SkeletonName = "human17",
-    session: Annotated[
-        list[Path] | None, typer.Option(help="Folder of one recording by several cameras, or a sessions.yaml.")
+    sessions: Annotated[
+        list[Path] | None,
+        typer.Option("--session", help="Folder of one recording by several cameras, or a sessions.yaml."),
     ] = None,
     synchronise: Annotated[
         str | None, typer.Option(help="How their clocks are aligned: none, auto, audio, motion or timestamps.")
@@ -87,10 +88,10 @@ def ingest(
         keep_memory_flat()  # before the libraries that start threads
         from streampose.ingest import ingest as run
 
-        if not paths and not session:
+        if not paths and not sessions:
             raise typer.BadParameter("nothing to ingest: name videos or folders of them, or a --session")
         return run(
-            paths or [], sessions=session or [], synchronise=synchronise,
+            paths or [], sessions=sessions or [], synchronise=synchronise,
             store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
             max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed, sam_checkpoint=sam_checkpoint,
             sam_every=sam_every, sam_precision=sam_precision, detector=detector, detector_class=detector_class,

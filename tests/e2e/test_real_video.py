@@ -32,7 +32,7 @@ def test_park_from_video_to_overlay(tmp_path):
     assert len(source["clips"]) == 2  # two people, and the flare is neither
     reader = StoreReader(tmp_path / "store.zarr")
     for clip in reader.clips():
-        assert clip.num_frames > 100
+        assert clip.num_frames > 45  # a third of the frames that show it
         share = (reader.read(clip.id).masks > 127).mean()
         assert 0.03 < share < 0.5  # a body in a padded crop, neither a speck nor the whole crop
 
@@ -67,7 +67,7 @@ def test_mouse_is_one_subject(tmp_path):
     reader = StoreReader(tmp_path / "store.zarr")
     (clip,) = reader.clips()
     frames = reader.read(clip.id)
-    assert clip.num_frames > 200
+    assert clip.num_frames > 75  # of 80 looks
     inside = frames.frames.mean(-1)[frames.masks > 127]
     outside = frames.frames.mean(-1)[(frames.masks <= 127) & (frames.frames.max(-1) > 0)]
     assert np.median(inside) < np.median(outside) - 60  # the dark animal, not its pale field

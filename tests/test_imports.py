@@ -37,7 +37,7 @@ MAY_IMPORT = {
 EXCEPTIONS = {
     "runtime/torch.py": {"models"},  # eager PyTorch runs the network itself; the other runtimes never see it
     # other people's networks need torchvision, and only where they are asked for
-    **dict.fromkeys(("masks/sam.py", "masks/sam2.py", "tracking/detectors.py"), {"models"}),
+    **{path: {"models"} for path in ("masks/sam.py", "masks/sam2.py", "tracking/detectors.py")},
 }
 VERBS = {path.stem for path in PACKAGE.glob("*.py")} - FOUNDATION - {"__init__", "cli"}
 

@@ -17,9 +17,9 @@ Measured on two shared cores, 24 videos of 10 s, preset `tiny` (64-pixel crops),
 | no mask losses | 3600 | 0.493 | 0.685 |
 | full | 3600 | 0.495 | 0.688 |
 
-So the silhouette reader and the painted figures carry the result; what the mask losses add to them lies within the noise
-of one seed. `selftrain --preset tiny --max-minutes 24` on the same videos (14,423 steps, ten crops a second), measured on
-the test split's ingested boxes: 0.524, with flips 0.730; untrained 0.090 (by true boxes).
+So the silhouette reader and the painted figures carry the result; what the mask losses add to them lies within the
+noise of one seed. `selftrain --preset tiny --max-minutes 24` on the same videos (14,423 steps, ten crops a second),
+measured on the test split's ingested boxes: 0.524, with flips 0.730; untrained 0.090 (by true boxes).
 
 On an earlier version of the data (harder shadows), by equal steps: paper 0.097, paper + ceilings 0.137, no silhouettes
 0.575 (1,800 steps each, with flips), full 0.649 (3,600).

@@ -36,6 +36,7 @@ from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked
 from streampose.store.sessions import find_sources, write_session
 from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
+from streampose.structures import Session
 from streampose.tracking.boxes import MARGIN
 from streampose.tracking.worth import Evidence, is_subject
 from streampose.video.decode import Verdict, open_video
@@ -121,7 +122,7 @@ def ingest(
         reader = StoreReader(store)
         pairs = sample_pairs(reader, seed)
         write_pairs(store, pairs, {"seed": seed})
-        written = [write_session(store, recording, find_sources(store, recording)) for recording in recordings]
+        written = _write_sessions(store, recordings)
         remove_orphans(store)
     sheet = _write_contact_sheet(StoreReader(store))
     return {
@@ -132,6 +133,19 @@ def ingest(
         "contact_sheet": sheet,
         "seconds": round(time.monotonic() - started, 2),
     }
+
+
+def _write_sessions(store: Path, recordings: list[Session]) -> list[str]:
+    """Keep the sessions whose views are all in the store; the ids of these."""
+    written = []
+    for recording in recordings:
+        try:
+            source_ids = find_sources(store, recording)
+        except StoreError as error:  # a view that could not be read has said why; the others are kept
+            logger.warning("%s", error)
+            continue
+        written.append(write_session(store, recording, source_ids))
+    return written
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,10 @@ def remove_orphans(store: Path) -> int:
             for clip in read_attributes(folder).get("clips", [])
         }
         for record in (store / ".spans").glob("*/*.json"):
-            listed.update(made["clip"] for made in json.loads(record.read_text(encoding="utf-8"))["made"])
+            try:
+                listed.update(made["clip"] for made in json.loads(record.read_text(encoding="utf-8"))["made"])
+            except (ValueError, KeyError):  # a power cut: its span is done again
+                record.unlink()
         orphans = [folder for folder in (store / "clips").iterdir() if folder.is_dir() and folder.name not in listed]
         for folder in orphans:
             shutil.rmtree(folder)

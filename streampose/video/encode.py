@@ -35,7 +35,7 @@ class VideoWriter:
         preset: speed of libx264, `ultrafast` to `veryslow`.
         gop: frames between key frames; smaller seeks faster.
         repeatable: the same frames give the same bytes, at some cost in speed. Several threads do not, nor does libx264
-            by itself: its AVX2 code for macroblock trees reads memory that it has not written.
+            by itself: with its AVX2 code for macroblock trees, equal frames now and then gave other bytes.
 
     Raises:
         VideoError: the file cannot be written (permission, full disk), or nothing was written to it.

@@ -213,3 +213,12 @@ def test_pairs_prefer_good_frames(store):
     pairs = sample_pairs(StoreReader(store))
     assert good[pairs["i"]].mean() > 0.7 and good[pairs["j"]].mean() > 0.8
     assert not good[pairs["i"]].all()
+
+
+def test_a_damaged_note_of_a_span_costs_that_span_only(tmp_path):
+    store = tmp_path / "store.zarr"
+    create_store(store, load_skeleton("human17"), crop_size=16)
+    note = store / ".spans" / "walk" / "000.json"
+    note.parent.mkdir(parents=True)
+    note.write_text("")
+    assert remove_orphans(store) == 0 and not note.exists()

@@ -49,13 +49,72 @@ class SkeletonMessage(Message):
     root: int
 
 
+class HypothesesMessage(BaseModel):
+    """Several poses that explain a subject: [x, y, z] a joint, likeliest first; their weights; the joints' spread."""
+
+    model_config = ConfigDict(frozen=True)
+    poses: list[list[tuple[float, float, float]]]
+    weights: list[float]
+    spread: list[float]
+
+
 class SubjectMessage(BaseModel):
-    """One followed subject; `id` stays the same while it is followed."""
+    """One followed subject; `id` stays the same while it is followed.
+
+    `visibility` says of each joint: 2 visible, 1 occluded, 0 absent.
+    """
 
     model_config = ConfigDict(frozen=True)
     id: int
     box: tuple[float, float, float, float]
     keypoints: list[tuple[float, float, float, float]]
+    visibility: list[int] | None = None
+    hypotheses: HypothesesMessage | None = None
+
+
+class SceneSubjectMessage(BaseModel):
+    """One subject in space, None where fewer than two cameras agree; `views`: which subject it is in which camera."""
+
+    model_config = ConfigDict(frozen=True)
+    id: int
+    points: list[tuple[float, float, float] | None]
+    errors_px: list[float | None]
+    views: dict[int, int]
+
+
+class SceneMessage(BaseModel):
+    """The subjects in the world of the calibration, in metres; `skew_ms` between the frames that were used."""
+
+    model_config = ConfigDict(frozen=True)
+    subjects: list[SceneSubjectMessage]
+    skew_ms: float
+
+
+class CameraMessage(BaseModel):
+    """One of the session's cameras; `error` is what is wrong with it at present."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    state: State
+    error: str | None = None
+    size: tuple[int, int] | None = None
+    capture_fps: float
+    captured: int
+    published: int
+    dropped: int
+    reconnects: int
+
+
+class RecordingMessage(BaseModel):
+    """The recording that was asked for last; `error` says why it ended before it was told to."""
+
+    model_config = ConfigDict(frozen=True)
+    running: bool
+    name: str
+    seconds: float
+    frames: int
+    dropped: int
+    error: str | None = None
 
 
 class LatencyMessage(BaseModel):
@@ -93,18 +152,27 @@ class StatsMessage(Message):
     seconds: float
     shown_latency_ms: LatencyMessage | None = None
     skipped: int | None = None
+    cameras: list[CameraMessage] = []
+    recording: RecordingMessage | None = None
+    collected: int | None = None
 
 
 class FrameMessage(Message):
-    """One published frame; `pts_seconds` is the source's own clock, `latency_ms` capture to publication."""
+    """One published frame of one camera; `pts_seconds` is the source's own clock, `latency_ms` capture to publication.
+
+    `scene` holds the subjects in space where the cameras are calibrated.
+    """
 
     type: Literal["frame"] = "frame"
     number: int
+    camera: int = 0
     pts_seconds: float
     latency_ms: float
     size: tuple[int, int]
     state: State
     subjects: list[SubjectMessage]
+    scene: SceneMessage | None = None
+    stages_ms: dict[str, float] = {}
 
 
 class HelloMessage(Message):

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
-from streampose.server.messages import FrameMessage, LatencyMessage, State, SubjectMessage
+from streampose.server.messages import (
+    FrameMessage,
+    HypothesesMessage,
+    LatencyMessage,
+    SceneMessage,
+    SceneSubjectMessage,
+    State,
+    SubjectMessage,
+)
 from streampose.structures import Keypoints
 
 JPEG_WIDTH = 960  # pictures are sent at most so wide
@@ -18,16 +26,56 @@ JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Result:
-    """One published frame.
+class Hypotheses:
+    """Several 3D poses that explain each subject of a frame; only bundles that give more than one have them.
 
     Attributes:
-        number: counts published frames from 1 through the whole session, over reconnects.
+        poses: (N, H, K, 3) x, y in source pixels, z relative to the root in the same pixels, likeliest first.
+        weights: (N, H) that sum to 1 for each subject.
+        spread: (N, K) standard deviation of the joints over the hypotheses, in source pixels.
+    """
+
+    poses: np.ndarray
+    weights: np.ndarray
+    spread: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Subjects in space, triangulated from the newest frames of calibrated cameras.
+
+    Attributes:
+        ids: M numbers; those of the subjects in space, not those that they have in the cameras.
+        points: (M, K, 3) metres in the world of the calibration; NaN where fewer than two cameras agree.
+        errors_px: (M, K) mean distance between where the cameras see a joint and where it should be, NaN as `points`.
+        views: for each of them, camera number -> its subject number there.
+        skew_ms: between the oldest and the newest of the frames that were used.
+    """
+
+    ids: tuple[int, ...]
+    points: np.ndarray
+    errors_px: np.ndarray
+    views: tuple[Mapping[int, int], ...]
+    skew_ms: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One published frame of one camera.
+
+    Attributes:
+        number: counts published frames from 1 through the whole session, over reconnects and all cameras.
         image: (H, W, 3) uint8 RGB, the very picture the keypoints were found in.
         boxes: (N, 4) what the network looked at, square edges in source pixels.
         ids: N subject numbers.
         keypoints: N subjects, smoothed.
         captured_at, published_at: `time.monotonic()` seconds.
+        camera: which of the session's cameras, from 0.
+        visibility: (N, K) uint8 as in COCO: 2 visible, 1 occluded, 0 absent (outside of the picture, or not to be seen
+            anywhere); None where nobody judged it.
+        stages_ms: how long each stage took for this frame.
+        scene: the subjects in space where the cameras are calibrated.
+        hypotheses: further poses, of bundles that give them.
     """
 
     number: int
@@ -39,6 +87,11 @@ class Result:
     state: State
     captured_at: float
     published_at: float
+    camera: int = 0
+    visibility: np.ndarray | None = None
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
+    scene: Scene | None = None
+    hypotheses: Hypotheses | None = None
     _encoded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -50,7 +103,7 @@ class Result:
         """The `frame` message as JSON; made once, however many clients there are."""
         with self._lock:
             if "message" not in self._encoded:
-                self._encoded["message"] = self._frame_message().model_dump_json()
+                self._encoded["message"] = self._frame_message().model_dump_json(exclude_none=True)
             return self._encoded["message"]
 
     def jpeg(self) -> bytes:
@@ -72,17 +125,49 @@ class Result:
         rows = np.concatenate([keypoints.xy, z[..., None], keypoints.confidence[..., None]], -1).astype(float)
         rows[..., :3], rows[..., 3] = np.round(rows[..., :3], 2), np.round(rows[..., 3], 3)
         height, width = self.image.shape[:2]
+        visibility = [None] * len(rows) if self.visibility is None else self.visibility.tolist()
+        hypotheses = [self._hypotheses(i) for i in range(len(rows))]
         return FrameMessage(
             number=self.number,
+            camera=self.camera,
             pts_seconds=round(self.pts_seconds, 4),
             latency_ms=round(self.latency_ms, 2),
+            stages_ms={name: round(ms, 2) for name, ms in self.stages_ms.items()},
             size=(width, height),
             state=self.state,
             subjects=[
-                SubjectMessage(id=id_, box=np.round(box.astype(float), 1).tolist(), keypoints=points.tolist())
-                for id_, box, points in zip(self.ids, self.boxes, rows, strict=True)
+                SubjectMessage(
+                    id=id_, box=np.round(box.astype(float), 1).tolist(), keypoints=points.tolist(), visibility=seen,
+                    hypotheses=more,
+                )
+                for id_, box, points, seen, more in zip(
+                    self.ids, self.boxes, rows, visibility, hypotheses, strict=True
+                )
             ],
+            scene=None if self.scene is None else _scene_message(self.scene),
+        )  # fmt: skip
+
+    def _hypotheses(self, subject: int) -> HypothesesMessage | None:
+        if self.hypotheses is None:
+            return None
+        return HypothesesMessage(
+            poses=np.round(self.hypotheses.poses[subject].astype(float), 2).tolist(),
+            weights=np.round(self.hypotheses.weights[subject].astype(float), 4).tolist(),
+            spread=np.round(self.hypotheses.spread[subject].astype(float), 2).tolist(),
         )
+
+
+def _scene_message(scene: Scene) -> SceneMessage:
+    def numbers(values: np.ndarray, digits: int) -> list[Any]:
+        return [None if not np.isfinite(v).all() else np.round(v, digits).tolist() for v in values.astype(float)]
+
+    return SceneMessage(
+        subjects=[
+            SceneSubjectMessage(id=id_, points=numbers(points, 4), errors_px=numbers(errors, 2), views=dict(views))
+            for id_, points, errors, views in zip(scene.ids, scene.points, scene.errors_px, scene.views, strict=True)
+        ],
+        skew_ms=round(scene.skew_ms, 1),
+    )
 
 
 class Slot:

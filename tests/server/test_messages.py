@@ -12,7 +12,7 @@ def test_a_frame_survives_packing():
     header = FrameMessage(
         number=3, pts_seconds=0.12, latency_ms=4.5, size=(640, 480), state="following",
         subjects=[{"id": 1, "box": (0, 1, 2, 3), "keypoints": [(1, 2, 3, 0.5)]}],
-    ).model_dump_json()  # fmt: skip
+    ).model_dump_json(exclude_none=True)  # fmt: skip
     packed = pack_frame(header, b"\xff\xd8jpeg")
     assert packed[:4] == len(header).to_bytes(4, "big")
     message, jpeg = unpack_frame(packed)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -23,14 +19,12 @@ from torch import nn
 from streampose import __version__
 from streampose.config import Strict, load_config, load_skeleton, read_yaml, skeleton_from_dict, skeleton_to_dict
 from streampose.console import logger
-from streampose.errors import BundleError, ConfigError, StoreError, TrainingError
-from streampose.evaluate import Predict, measure_label_free, predict_clips
+from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.export import export
 from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
-from streampose.runtime.predictor import load_predictor
-from streampose.runtime.torch import CropsToKeypoints
-from streampose.store.reader import ClipInfo, StoreReader
+from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
+from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
@@ -39,8 +33,6 @@ from streampose.training.engine import Task, TrainResult, train
 from streampose.training.initialise import initialise
 from streampose.training.log import write_git
 
-HELD_OUT_SHARE = 0.1  # the end of every clip is not trained on
-SHORTEST_CLIP = 30  # frames; shorter clips are trained on as a whole
 MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
 MAX_SCORED = 96
 
@@ -133,14 +125,14 @@ def selftrain(
         logger.warning("%s: too short to hold frames out; measured on frames that it is trained on", whole.path)
 
     def score(detector: nn.Module) -> float:
-        return measure(_eager(detector, shape, size, chosen), size, shape, whole, scored)["free/score"]
+        return measure(eager(detector, shape, size, chosen), size, shape, whole, scored)["free/score"]
 
     task.networks.to(chosen)
     before: dict[str, Any] = {}
     if (run_dir / "before.json").is_file():
         before = json.loads((run_dir / "before.json").read_text(encoding="utf-8"))
     elif world.rank == 0:
-        predict = _eager(task.networks["detector"], shape, size, chosen)
+        predict = eager(task.networks["detector"], shape, size, chosen)
         before = {"model": "untrained" if init is None else str(init)} | measure(predict, size, shape, whole, measured)
         write_json(run_dir / "before.json", before)
     logger.info(
@@ -171,7 +163,7 @@ def selftrain(
 
     checkpoint = find_checkpoint(run_dir, best=True)
     task.networks["detector"].load_state_dict(load_networks(checkpoint)["detector"])
-    metrics = measure(_eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    metrics = measure(eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
     bundle = run_dir / "bundle"
     exported = export(run=checkpoint, out=bundle, metrics=metrics)
     scores = metrics["free/score"], before["free/score"], before["model"]
@@ -294,125 +286,3 @@ def training_minutes(max_minutes: float, used_seconds: float) -> float:
     """What of the user's time is left to train in, when evaluation and export get their share."""
     reserve = min(1.0, 0.1 * max_minutes)
     return max(max_minutes - used_seconds / 60 - reserve, 0.05 * max_minutes)
-
-
-# ------------------------------------------------------------------------------------------------------ held-out frames
-
-
-def choose_held_out(clips: Sequence[ClipInfo]) -> list[tuple[ClipInfo, int, int]]:
-    """(clip, first, end) of the last tenth of every clip that is long enough."""
-    return [
-        (clip, clip.num_frames - max(3, round(HELD_OUT_SHARE * clip.num_frames)), clip.num_frames)
-        for clip in clips
-        if clip.num_frames >= SHORTEST_CLIP
-    ]
-
-
-def limit(ranges: Sequence[tuple[ClipInfo, int, int]], frames: int) -> list[tuple[ClipInfo, int, int]]:
-    """At most so many frames: fewer ranges where there are many, evenly picked, and each of them cut short."""
-    count = max(1, min(len(ranges), frames // 12))
-    kept = [ranges[i] for i in np.unique(np.linspace(0, len(ranges) - 1, count).round().astype(int))] if ranges else []
-    return [(clip, first, min(end, first + frames // count)) for clip, first, end in kept]
-
-
-class TrainingPart(StoreReader):
-    """A store without the frames that are held out; they are at the ends of clips, so that positions stay."""
-
-    def __init__(self, path: Path, held_out: Sequence[tuple[ClipInfo, int, int]]):
-        super().__init__(path)
-        for clip, first, _ in held_out:
-            self._clips[clip.id] = replace(self._clips[clip.id], num_frames=first)
-
-    def pairs(self) -> dict[str, np.ndarray]:
-        """As in a store, without the pairs that reach into held-out frames."""
-        pairs = super().pairs()
-        ends = np.array([self._clips[name].num_frames for name in pairs["clip"]], int)
-        kept = np.maximum(pairs["i"], pairs["j"]) < ends
-        return {name: values[kept] for name, values in pairs.items()}
-
-    def times(self, clip_id: str) -> np.ndarray:
-        """As in a store, of the frames that are left."""
-        return super().times(clip_id)[: self._clip(clip_id).num_frames]
-
-
-def measure(
-    predict: Predict,
-    input_size: int,
-    skeleton: Skeleton,
-    reader: StoreReader,
-    ranges: Sequence[tuple[ClipInfo, int, int]],
-) -> dict[str, float]:
-    """The label-free metrics of a model on parts of clips; a score of zero where no frame has a mask."""
-    found = list(predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False))
-    return {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}
-
-
-def _eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torch.device) -> Predict:
-    """A detector in PyTorch as a function of crops."""
-    module = CropsToKeypoints(detector, skeleton, input_size)
-
-    def predict(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        training = detector.training
-        detector.eval()
-        with torch.inference_mode():
-            keypoints, confidence = module(torch.from_numpy(np.ascontiguousarray(crops)).to(device))
-        detector.train(training)
-        return keypoints.float().cpu().numpy(), confidence.float().cpu().numpy()
-
-    return predict
-
-
-# ----------------------------------------------------------------------------------------------------------- promotion
-
-
-def promote(
-    bundle: Path,
-    models: Path,
-    metrics: dict[str, float],
-    skeleton: Skeleton,
-    reader: StoreReader,
-    ranges: Sequence[tuple[ClipInfo, int, int]],
-    before: dict[str, Any],
-    *,
-    force: bool = False,
-) -> tuple[bool, dict[str, Any]]:
-    """Make a bundle `models/current` unless the one there scores better on the same frames; the old one is `previous`.
-
-    Returns:
-        Whether it was promoted, and the metrics that it was compared with (the current model's, else `before`).
-    """
-    current, new = models / "current", metrics["free/score"]
-    reason = "the first model"
-    if current.exists():
-        try:
-            predictor = load_predictor(current)
-        except (BundleError, ConfigError) as error:
-            reason = f"the current one cannot be used: {error}"
-        else:
-            if predictor.skeleton.joints != skeleton.joints:
-                reason = f"the current one is of another skeleton, {predictor.skeleton.name}"
-            else:
-                values = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
-                before, old = {"model": str(current), **values}, values["free/score"]
-                if new < old and not force:
-                    logger.warning(
-                        "%s: not promoted: free/score %.3f, the current model has %.3f on the same frames; "
-                        "--force-promote promotes it all the same", bundle, new, old,
-                    )  # fmt: skip
-                    return False, before
-                reason = f"free/score {new:.3f}, the one before had {old:.3f} on the same frames"
-    publish(bundle, current, models / "previous")
-    logger.info("%s: promoted to %s (%s)", bundle, current, reason)
-    return True, before
-
-
-def publish(bundle: Path, current: Path, previous: Path) -> None:
-    """Copy a bundle beside `current`, then exchange the two by renames."""
-    current.parent.mkdir(parents=True, exist_ok=True)
-    staging = current.with_name(f".{current.name}.{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    shutil.copytree(bundle, staging)
-    if current.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        current.replace(previous)
-    staging.replace(current)

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from streampose.config import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.metrics.label_free import render_skeletons
+from streampose.promotion import TrainingPart, choose_held_out, limit, promote, publish
 from streampose.runtime.bundle import load_bundle
-from streampose.selftrain import TrainingPart, choose_held_out, limit, promote, publish, selftrain, training_minutes
+from streampose.selftrain import selftrain, training_minutes
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs

@@ -1,0 +1,146 @@
+"""Which model is the better one, measured without labels on frames held out; the better is `models/current`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from streampose.console import logger
+from streampose.errors import BundleError, ConfigError
+from streampose.evaluate import Predict, measure_label_free, predict_clips
+from streampose.runtime.predictor import load_predictor
+from streampose.runtime.torch import CropsToKeypoints
+from streampose.store.reader import ClipInfo, StoreReader
+from streampose.structures import Skeleton
+
+HELD_OUT_SHARE = 0.1  # the end of every clip is not trained on
+SHORTEST_CLIP = 30  # frames; shorter clips are trained on as a whole
+
+# ------------------------------------------------------------------------------------------------------ held-out frames
+
+
+def choose_held_out(clips: Sequence[ClipInfo]) -> list[tuple[ClipInfo, int, int]]:
+    """(clip, first, end) of the last tenth of every clip that is long enough."""
+    return [
+        (clip, clip.num_frames - max(3, round(HELD_OUT_SHARE * clip.num_frames)), clip.num_frames)
+        for clip in clips
+        if clip.num_frames >= SHORTEST_CLIP
+    ]
+
+
+def limit(ranges: Sequence[tuple[ClipInfo, int, int]], frames: int) -> list[tuple[ClipInfo, int, int]]:
+    """At most so many frames: fewer ranges where there are many, evenly picked, and each of them cut short."""
+    count = max(1, min(len(ranges), frames // 12))
+    kept = [ranges[i] for i in np.unique(np.linspace(0, len(ranges) - 1, count).round().astype(int))] if ranges else []
+    return [(clip, first, min(end, first + frames // count)) for clip, first, end in kept]
+
+
+class TrainingPart(StoreReader):
+    """A store without the frames that are held out; they are at the ends of clips, so that positions stay."""
+
+    def __init__(self, path: Path, held_out: Sequence[tuple[ClipInfo, int, int]]):
+        super().__init__(path)
+        for clip, first, _ in held_out:
+            self._clips[clip.id] = replace(self._clips[clip.id], num_frames=first)
+
+    def pairs(self) -> dict[str, np.ndarray]:
+        """As in a store, without the pairs that reach into held-out frames."""
+        pairs = super().pairs()
+        ends = np.array([self._clips[name].num_frames for name in pairs["clip"]], int)
+        kept = np.maximum(pairs["i"], pairs["j"]) < ends
+        return {name: values[kept] for name, values in pairs.items()}
+
+    def times(self, clip_id: str) -> np.ndarray:
+        """As in a store, of the frames that are left."""
+        return super().times(clip_id)[: self._clip(clip_id).num_frames]
+
+
+def measure(
+    predict: Predict,
+    input_size: int,
+    skeleton: Skeleton,
+    reader: StoreReader,
+    ranges: Sequence[tuple[ClipInfo, int, int]],
+) -> dict[str, float]:
+    """The label-free metrics of a model on parts of clips; a score of zero where no frame has a mask."""
+    found = list(predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False))
+    return {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}
+
+
+def eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torch.device) -> Predict:
+    """A detector in PyTorch as a function of crops."""
+    module = CropsToKeypoints(detector, skeleton, input_size)
+
+    def predict(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        training = detector.training
+        detector.eval()
+        with torch.inference_mode():
+            keypoints, confidence = module(torch.from_numpy(np.ascontiguousarray(crops)).to(device))
+        detector.train(training)
+        return keypoints.float().cpu().numpy(), confidence.float().cpu().numpy()
+
+    return predict
+
+
+# ----------------------------------------------------------------------------------------------------------- promotion
+
+
+def promote(
+    bundle: Path,
+    models: Path,
+    metrics: dict[str, float],
+    skeleton: Skeleton,
+    reader: StoreReader,
+    ranges: Sequence[tuple[ClipInfo, int, int]],
+    before: dict[str, Any],
+    *,
+    force: bool = False,
+) -> tuple[bool, dict[str, Any]]:
+    """Make a bundle `models/current` unless the one there scores better on the same frames; the old one is `previous`.
+
+    Returns:
+        Whether it was promoted, and the metrics that it was compared with (the current model's, else `before`).
+    """
+    current, new = models / "current", metrics["free/score"]
+    reason = "the first model"
+    if current.exists():
+        try:
+            predictor = load_predictor(current)
+        except (BundleError, ConfigError) as error:
+            reason = f"the current one cannot be used: {error}"
+        else:
+            if predictor.skeleton.joints != skeleton.joints:
+                reason = f"the current one is of another skeleton, {predictor.skeleton.name}"
+            else:
+                values = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
+                before, old = {"model": str(current), **values}, values["free/score"]
+                if new < old and not force:
+                    logger.warning(
+                        "%s: not promoted: free/score %.3f, the current model has %.3f on the same frames; "
+                        "--force-promote promotes it all the same", bundle, new, old,
+                    )  # fmt: skip
+                    return False, before
+                reason = f"free/score {new:.3f}, the one before had {old:.3f} on the same frames"
+    publish(bundle, current, models / "previous")
+    logger.info("%s: promoted to %s (%s)", bundle, current, reason)
+    return True, before
+
+
+def publish(bundle: Path, current: Path, previous: Path) -> None:
+    """Copy a bundle beside `current`, then exchange the two by renames."""
+    current.parent.mkdir(parents=True, exist_ok=True)
+    staging = current.with_name(f".{current.name}.{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    shutil.copytree(bundle, staging)
+    if current.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        current.replace(previous)
+    staging.replace(current)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from streampose.geometry.project import camera_from_world
 from streampose.structures import Camera
 
 TOLERANCE = 1e-7  # normalised; a found point must distort back to within this
@@ -63,7 +62,7 @@ def undistort(seen: np.ndarray, distortion: np.ndarray, fisheye: bool = False, i
 
 def project(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Pixels at which a camera sees world points, lens included: (..., 3) -> (..., 2); NaN behind the camera."""
-    x_cam = camera_from_world(np.asarray(points, float), camera.R, camera.t)
+    x_cam = np.asarray(points, float) @ camera.R.T + camera.t
     z = x_cam[..., 2:3]
     return _to_pixels(distort(x_cam[..., :2] / np.where(z > 0, z, np.nan), camera.distortion, camera.fisheye), camera.K)
 

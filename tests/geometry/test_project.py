@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streampose.geometry.project import camera_from_world, distort, project_points, undistort_points
+from streampose.geometry.project import camera_from_world, project_points
 
 K = np.array([[420.0, 0, 160], [0, 430.0, 120], [0, 0, 1]])
 R = cv2.Rodrigues(np.array([0.3, -0.2, 0.1]))[0]
@@ -32,14 +32,6 @@ def test_points_behind_the_camera_are_nan():
     assert camera_from_world(behind[None], R, T)[0, 2] == pytest.approx(-1)
 
 
-def test_undistorting_returns_the_ideal_pixels():
-    distortion = np.array([-0.25, 0.06, 0.001, -0.002, 0.005])
-    seen = project_points(POINTS, K, R, T, distortion)
-    assert np.abs(seen - project_points(POINTS, K, R, T)).max() > 0.5
-    assert np.allclose(undistort_points(seen, K, distortion), project_points(POINTS, K, R, T), atol=1e-3)
-    assert undistort_points(seen, K, np.zeros(0)) is seen
-
-
 def test_a_wrong_number_of_coefficients_is_refused():
-    with pytest.raises(ValueError, match="3 coefficients"):
-        distort(np.zeros((1, 2)), np.zeros(3))
+    with pytest.raises(ValueError, match="3 distortion coefficients"):
+        project_points(POINTS, K, R, T, np.array([0.1, 0.2, 0.3]))

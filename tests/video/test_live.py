@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from streampose.errors import VideoError
-from streampose.video import live
+from streampose.video import live, streams
 from streampose.video.live import LiveSource, open_source
 from streampose.video.walker import draw_walker
 
@@ -74,7 +74,7 @@ class Hand:
         while not source.closed.is_set():
             if self.release.acquire(timeout=0.02):
                 self.given += 1
-                yield numbered_picture(self.given, (160, 96)), self.given / 10
+                yield numbered_picture(self.given, (160, 96)), self.given / 10, time.monotonic()
 
     def give(self, source: LiveSource, count: int) -> None:
         target = self.given + count
@@ -116,7 +116,7 @@ def test_waiting_reader_is_woken_by_the_end():
 
 def test_fault_of_the_capture_reaches_the_reader(caplog):
     def broken(source):
-        yield numbered_picture(1, (160, 96)), 0.0
+        yield numbered_picture(1, (160, 96)), 0.0, time.monotonic()
         raise RuntimeError("the lens fell off")
 
     with LiveSource("broken", broken) as source:
@@ -159,18 +159,6 @@ def test_file_is_played_again(tmp_path):
     for frame in frames:
         assert read_number(frame.image) == (frame.number - 1) % 4
         assert frame.pts_seconds == pytest.approx((frame.number - 1) / 50, abs=1e-6)
-
-
-def test_late_player_does_not_rush():
-    """After a standstill the player goes on from now, instead of hurrying through what it missed."""
-    with LiveSource("hand", Hand()) as source:
-        pacer = live._Pacer(source)
-        pacer.wait(0.0)
-        assert pacer._zero is not None
-        pacer._zero -= 10.0  # as if ten seconds had passed
-        before = time.monotonic()
-        pacer.wait(0.02)
-        assert before - 0.02 <= pacer._zero <= time.monotonic() - 0.02
 
 
 def test_bad_specs(tmp_path, clip):
@@ -259,7 +247,7 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
 
 
 def test_lost_stream_is_opened_again(relay, monkeypatch):
-    monkeypatch.setattr(live, "RETRY_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(streams, "RETRY_SECONDS", (0.01, 0.02))
     with open_source(relay.address) as source:
         number, deadline = 0, time.monotonic() + PATIENCE
         while relay.clients < 3 or number < 90:
@@ -269,7 +257,7 @@ def test_lost_stream_is_opened_again(relay, monkeypatch):
 
 
 def test_lost_stream_that_stays_away(relay, monkeypatch):
-    monkeypatch.setattr(live, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(streams, "RETRY_SECONDS", (0.01,))
     with open_source(relay.address) as source:
         relay.close()
         deadline = time.monotonic() + PATIENCE
@@ -286,7 +274,7 @@ def test_without_reconnect_it_ends(relay):
 
 
 def test_camera_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(live, "list_cameras", lambda: ["camera 4", "camera 5"])
+    monkeypatch.setattr(streams, "list_cameras", lambda: ["camera 4", "camera 5"])
     for spec in (93, "93", "/dev/video93"):
         with pytest.raises(VideoError) as caught:
             open_source(spec)
@@ -299,7 +287,7 @@ def test_camera_through_ffmpeg(monkeypatch):
     """FFmpeg's test pattern device stands for a camera."""
     if "lavfi" not in av.formats_available:
         pytest.skip("this PyAV was built without the test pattern device")
-    monkeypatch.setattr(live, "camera_address", lambda number: ("testsrc=size=320x240:rate=200", "lavfi"))
+    monkeypatch.setattr(streams, "camera_address", lambda number: ("testsrc=size=320x240:rate=200", "lavfi"))
     with open_source(0) as source:
         first = source.latest(after=0, timeout=PATIENCE)
         second = source.latest(after=first.number + 20, timeout=PATIENCE)
@@ -327,7 +315,7 @@ def test_camera_through_opencv(monkeypatch):
     def nothing(number):
         raise VideoError(f"camera {number}: FFmpeg does not know it")
 
-    monkeypatch.setattr(live, "camera_address", nothing)
+    monkeypatch.setattr(streams, "camera_address", nothing)
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     with open_source(2) as source:
         frames = collect(source)
@@ -349,4 +337,4 @@ def test_camera_that_is_not_ready_yet(monkeypatch):
                 raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
 
     with LiveSource("hand", Hand()) as source:
-        assert list(live._packets(source, Container(), None)) == ["packet"] * 3
+        assert list(streams._packets(source, Container(), None)) == ["packet"] * 3

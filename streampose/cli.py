@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from streampose.say import say_calibration, say_metrics, say_run, say_sources, say_store, say_values, say_verdicts
+
 app = typer.Typer(
     name="streampose",
     help="From a folder of unlabelled videos to a live 2D/3D pose model.",
@@ -97,7 +99,7 @@ def ingest(
             sam_every=sam_every, sam_precision=sam_precision, detector=detector, detector_class=detector_class,
         )  # fmt: skip
 
-    _run(verb, _say_sources, as_json, log_level, next_line="streampose selftrain")
+    _run(verb, say_sources, as_json, log_level, next_line="streampose selftrain")
 
 
 @app.command()
@@ -136,9 +138,7 @@ def selftrain(
             device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 
-    _run(
-        verb, _say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0"
-    )
+    _run(verb, say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0")
 
 
 @app.command()
@@ -167,7 +167,7 @@ def evaluate(
             out=out,
         )  # fmt: skip
 
-    _run(verb, _say_metrics, as_json, log_level)
+    _run(verb, say_metrics, as_json, log_level)
 
 
 @app.command()
@@ -186,7 +186,7 @@ def export(
 
         return run(run=run_folder, out=out, runtime=runtime, precision=precision)
 
-    _run(verb, _say_values, as_json, log_level)
+    _run(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -215,7 +215,7 @@ def annotate(
             smooth=smooth, max_subjects=max_subjects, batch=batch, threads=threads, overwrite=overwrite,
         )  # fmt: skip
 
-    _run(verb, _say_sources, as_json, log_level)
+    _run(verb, say_sources, as_json, log_level)
 
 
 @app.command()
@@ -250,7 +250,7 @@ def serve(
             open_browser=open_browser,
         )  # fmt: skip
 
-    _run(verb, _say_values, as_json, log_level)
+    _run(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -271,7 +271,7 @@ def inspect(
 
         return inspect_sources(store) if sources else run(store, out=out)
 
-    _run(verb, _say_verdicts if sources else _say_store, as_json, log_level)
+    _run(verb, say_verdicts if sources else say_store, as_json, log_level)
 
 
 @app.command()
@@ -308,7 +308,7 @@ def synth(
             preset=preset, seed=seed,
         )  # fmt: skip
 
-    _run(verb, _say_values, as_json, log_level)
+    _run(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -342,7 +342,7 @@ def calibrate(
             every_seconds=every_seconds, report=report,
         )  # fmt: skip
 
-    _run(verb, _say_calibration, as_json, log_level)
+    _run(verb, say_calibration, as_json, log_level)
 
 
 @app.command()
@@ -361,7 +361,7 @@ def demo(
 
         return run(out=out, max_minutes=max_minutes, overwrite=overwrite, seed=seed)
 
-    _run(verb, _say_values, as_json, log_level)
+    _run(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -373,7 +373,7 @@ def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
 
         return run()
 
-    _run(verb, _say_values, as_json, log_level)
+    _run(verb, say_values, as_json, log_level)
 
 
 def main() -> None:
@@ -420,8 +420,8 @@ def _run(
         where = f"{error.filename}: " if error.filename else ""
         print(f"streampose: {where}{error.strerror or error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    failed = say is _say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
-    failed |= say is _say_run and "reason" in result
+    failed = say is say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
+    failed |= say is say_run and "reason" in result
     if as_json:
         print(json.dumps(result, default=str))
     else:
@@ -430,68 +430,6 @@ def _run(
             print(f"next: {next_line}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
-
-
-def _say_sources(result: dict[str, Any]) -> None:
-    for entry in result["sources"]:
-        found = f"{len(entry['clips'])} clips" if "clips" in entry else f"{entry.get('people', 0)} subjects"
-        reason = f" ({entry['reason']})" if entry.get("reason") else ""
-        print(f"{entry['source']}: {entry['verdict']}{reason}, {entry.get('frames', 0)} frames, {found}")
-    place = result.get("store") or result.get("out")
-    print(f"{place}: {len(result['sources'])} sources in {result['seconds']:.1f} s")
-
-
-def _say_run(result: dict[str, Any]) -> None:
-    _say_values({key: value for key, value in result.items() if key != "metrics"})
-    _say_metrics(result)
-
-
-def _say_metrics(result: dict[str, Any]) -> None:
-    for name, value in result.get("metrics", {}).items():
-        print(f"{name:28s} {value:.4g}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
-
-
-def _say_verdicts(result: dict[str, Any]) -> None:
-    for entry in result["sources"]:
-        reason = f" ({entry['reason']})" if entry["reason"] else ""
-        lost = ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in entry["lost_spans"])
-        print(
-            f"{entry['source']}: {entry['verdict']}{reason}, {entry['frames']} frames"
-            + (f"; lost {lost}" if lost else "")
-        )
-
-
-def _say_store(result: dict[str, Any]) -> None:
-    for entry in result.get("sources", ()):
-        reason = f" ({entry['reason']})" if entry.get("reason") else ""
-        print(f"{entry['source']}: {entry['verdict']}{reason}, {len(entry.get('clips', ()))} clips")
-    _say_values({key: value for key, value in result.items() if key != "sources"})
-
-
-def _say_calibration(result: dict[str, Any]) -> None:
-    for entry in result["cameras"]:
-        place = "placed" if entry["posed"] else "lens only"
-        print(
-            f"{entry['camera']}: focal length {entry['focal_px'][0]:.1f} px, corners to {entry['error_px']:.3f} px in "
-            f"{entry['used']} of {entry['photos']} pictures, which cover {entry['coverage']:.0%} of the image; {place}"
-        )
-    if result["rig"] is not None:
-        rig = result["rig"]
-        print(f"places: corners within {rig['error_px']:.3f} px of {rig['moments']} moments that cameras share")
-    print(f"{result['out']}: written; look at {result['report']}")
-
-
-def _say_values(result: dict[str, Any], indent: str = "") -> None:
-    for key, value in result.items():
-        if isinstance(value, dict):
-            print(f"{indent}{key}:")
-            _say_values(value, indent + "  ")
-        elif isinstance(value, list):
-            print(f"{indent}{key}:" if value else f"{indent}{key}: none")
-            for item in value:
-                print(f"{indent}  {', '.join(map(str, item.values())) if isinstance(item, dict) else item}")
-        else:
-            print(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")
 
 
 if __name__ == "__main__":

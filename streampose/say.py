@@ -1,0 +1,67 @@
+"""What the command line prints of a verb's result, for people; `--json` prints all of it for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def say_sources(result: dict[str, Any]) -> None:
+    for entry in result["sources"]:
+        found = f"{len(entry['clips'])} clips" if "clips" in entry else f"{entry.get('people', 0)} subjects"
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        print(f"{entry['source']}: {entry['verdict']}{reason}, {entry.get('frames', 0)} frames, {found}")
+    place = result.get("store") or result.get("out")
+    print(f"{place}: {len(result['sources'])} sources in {result['seconds']:.1f} s")
+
+
+def say_run(result: dict[str, Any]) -> None:
+    say_values({key: value for key, value in result.items() if key != "metrics"})
+    say_metrics(result)
+
+
+def say_metrics(result: dict[str, Any]) -> None:
+    for name, value in result.get("metrics", {}).items():
+        print(f"{name:28s} {value:.4g}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
+
+
+def say_verdicts(result: dict[str, Any]) -> None:
+    for entry in result["sources"]:
+        reason = f" ({entry['reason']})" if entry["reason"] else ""
+        lost = ", ".join(f"{start:.2f}-{end:.2f} s" for start, end in entry["lost_spans"])
+        print(
+            f"{entry['source']}: {entry['verdict']}{reason}, {entry['frames']} frames"
+            + (f"; lost {lost}" if lost else "")
+        )
+
+
+def say_store(result: dict[str, Any]) -> None:
+    for entry in result.get("sources", ()):
+        reason = f" ({entry['reason']})" if entry.get("reason") else ""
+        print(f"{entry['source']}: {entry['verdict']}{reason}, {len(entry.get('clips', ()))} clips")
+    say_values({key: value for key, value in result.items() if key != "sources"})
+
+
+def say_calibration(result: dict[str, Any]) -> None:
+    for entry in result["cameras"]:
+        place = "placed" if entry["posed"] else "lens only"
+        print(
+            f"{entry['camera']}: focal length {entry['focal_px'][0]:.1f} px, corners to {entry['error_px']:.3f} px in "
+            f"{entry['used']} of {entry['photos']} pictures, which cover {entry['coverage']:.0%} of the image; {place}"
+        )
+    if result["rig"] is not None:
+        rig = result["rig"]
+        print(f"places: corners within {rig['error_px']:.3f} px of {rig['moments']} moments that cameras share")
+    print(f"{result['out']}: written; look at {result['report']}")
+
+
+def say_values(result: dict[str, Any], indent: str = "") -> None:
+    for key, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            say_values(value, indent + "  ")
+        elif isinstance(value, list):
+            print(f"{indent}{key}:" if value else f"{indent}{key}: none")
+            for item in value:
+                print(f"{indent}  {', '.join(map(str, item.values())) if isinstance(item, dict) else item}")
+        else:
+            print(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")

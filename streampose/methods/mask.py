@@ -1,4 +1,4 @@
-"""Mask as Supervision (Yang, Qiao, Sun): 3D joints from foreground masks alone. Single view.
+"""Mask as Supervision (Yang, Qiao, Sun): 3D joints from foreground masks alone, of one view or several.
 
 The page in our symbols. A detector phi turns a crop I into joints X (Eq. 1); x are their first two coordinates. The
 bones that a skeleton file names are drawn between them as a skeleton mask M_skel(x) (Eq. 4, `losses/bone_maps.py`); the
@@ -11,6 +11,14 @@ beside constant trunk bones (Eq. 12), equivariance to affine maps (Eq. 13) and l
 (Sec. 3.4, App. A.3) draws a `tight` skeleton without arms, then a `medium` one while psi learns and left and right
 arms are tied, then a `loose` one. Eq. 3, dots instead of bones, is `structure: false`.
 
+Where calibrated cameras film a subject together, the views x^v of an instant are triangulated and what is drawn and
+compared with each view's mask is the re-projected skeleton (`methods/mask_space.py`, which also says how views come to
+agree about left and right):
+
+    X = Delta({x^v}, {Pi^v}),   x'^v = Pi^v X                                 Eq. 10
+
+A batch mixes instants of sessions (`methods/mask_views.py`) and single frames in any proportion (`multiview.share`).
+
 Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows what it brings):
 
 - `silhouette.enabled`: the printed recipe runs into optima in which hips cover hanging arms. So a small network rho
@@ -19,6 +27,9 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
   target instead of the pseudo pelvis and thorax, and stays as a term weighed by its confidence.
 - `dolls`: a share of each batch are random figures painted on the videos' backgrounds, again from the skeleton file
   alone. They teach what no mask shows: limbs in front of the body, and z.
+- Several views also settle left and right of the pseudo-labels (`multiview.labels`), teach the views what they say
+  together (term `views`: the printed Eq. 10 passes gradients through the triangulation only) and z (`views_z`; the
+  paper does not say where z comes from).
 - `self_training`: later stages replace those targets by the detector's own predictions, merged with
   rho's.
 - `terms` that the paper has not: `ceiling` (a projected bone is at most `max_length` long), `space` (3D bone lengths,
@@ -35,7 +46,8 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
 
 from __future__ import annotations
 
-import cv2
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,7 +55,8 @@ from torch import Tensor, nn
 
 from streampose.console import logger
 from streampose.losses import bone_maps, heatmaps, skeleton_terms
-from streampose.methods.mask_bones import BoneTables, draw_pose
+from streampose.methods.mask_affine import from_view, to_view
+from streampose.methods.mask_bones import BoneTables
 from streampose.methods.mask_config import MaskConfig, StageConfig, load_mask_config
 from streampose.methods.mask_data import (
     Augmentation,
@@ -54,45 +67,57 @@ from streampose.methods.mask_data import (
     read_frames,
     resize_images,
 )
-from streampose.methods.mask_labels import Labels, along_clips, merge, predict_labels
+from streampose.methods.mask_labels import Labels, across_views, along_clips, merge, predict_labels
+from streampose.methods.mask_pictures import draw_columns, draw_silhouettes
 from streampose.methods.mask_prior import dolls, silhouettes
 from streampose.methods.mask_reader import WEIGHTS as reader_weights
 from streampose.methods.mask_reader import load_shipped, reader_loss
+from streampose.methods.mask_schedule import Schedule
+from streampose.methods.mask_space import Anatomy, Cameras, Space, triangulate_views
+from streampose.methods.mask_views import Instants, Mixture, find_instants, no_instants
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.models.shape_prior import ShapePriorNetwork
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 
-LONGEST_READING = 2.0  # times its configured length: what teaching rho takes at most, however much time there is
 FIT = 0.04  # difference in overlap with the mask at which a label counts a third
 
-__all__ = ["MaskConfig", "MaskTask", "load_mask_config", "make_task"]
+__all__ = ["MaskConfig", "MaskTask", "from_view", "load_mask_config", "make_task", "to_view"]
 
 
 def make_task(reader: StoreReader, skeleton: Skeleton, config: MaskConfig, device: torch.device | str) -> MaskTask:
     """Read a store's clips into memory and set up the training that `training.engine.train` runs."""
-    return MaskTask(read_frames(reader, config.input_size, config.cache_megabytes), skeleton, config)
+    frames = read_frames(reader, config.input_size, config.cache_megabytes)
+    return MaskTask(frames, skeleton, config, find_instants(reader, frames) if config.multiview.triangulate else None)
 
 
 class LabelMemory(nn.Module):
-    """The pseudo-labels as buffers, so that checkpoints keep them: `made` counts how often they were made."""
+    """The pseudo-labels as buffers, so that checkpoints keep them.
+
+    `named` are those whose left and right are known, `made` counts how often they were made.
+    """
 
     keypoints: Tensor
     confidence: Tensor
+    named: Tensor
     made: Tensor
 
     def __init__(self, frames: int, joints: int):
         super().__init__()
         self.register_buffer("keypoints", torch.zeros(frames, joints, 3))
         self.register_buffer("confidence", torch.zeros(frames, joints))
+        self.register_buffer("named", torch.zeros(frames, dtype=torch.bool))
         self.register_buffer("made", torch.zeros((), dtype=torch.long))
 
 
 class MaskTask:
     """What the engine trains; see `training.engine.Task`."""
 
-    def __init__(self, frames: Frames, skeleton: Skeleton, config: MaskConfig):
+    def __init__(self, frames: Frames, skeleton: Skeleton, config: MaskConfig, instants: Instants | None = None):
         self.frames, self.skeleton, self.config = frames, skeleton, config
+        self.instants = no_instants(len(frames)) if instants is None else instants
+        self.mixture = Mixture(self.instants, len(frames), config.multiview.views, config.multiview.share)
+        self.anatomy = Anatomy(skeleton)
         K, rho = skeleton.num_joints, config.silhouette
         self.detector = build_detector(config.detector, K, config.input_size)
         self.physique = ShapePriorNetwork()
@@ -106,82 +131,34 @@ class MaskTask:
             logger.info("skeleton %s: no silhouette reader comes with it, so the run first teaches one", skeleton.name)
         self.bones = BoneTables(skeleton)
         self._read: Labels | None = None
-        self._schedule(1.0, 1.0)
+        self.schedule = Schedule(config, self.reads_already)
 
-    # ---------------------------------------------------------------- schedule
+    # ---------------------------------------------------------------- schedule (see `methods/mask_schedule.py`)
 
-    def _schedule(self, factor: float, reader_factor: float) -> None:
-        """Lay out the stages with their configured lengths times a factor; rho's stage has its own."""
-        config = self.config
-        self.scale = factor
-        factors = dict.fromkeys(config.stages, factor) | {"silhouette": reader_factor}
-        self.lengths = {name: max(1, round(steps * factors[name])) for name, steps in self._configured().items()}
-        ends = np.cumsum(list(self.lengths.values()))
-        self.begins = dict(zip(self.lengths, [0, *ends[:-1].tolist()], strict=True))
-        self.total_steps = int(ends[-1])
-        self.labelling = [
-            name
-            for number, name in enumerate(name for name in self.lengths if name != "silhouette")
-            if config.silhouette.enabled and (number == 0 or (config.stages[name].relabel and config.self_training))
-        ]
-
-    def _configured(self) -> dict[str, int]:
-        """Steps of each stage as configured; stages of length zero are left out."""
-        rho = self.config.silhouette
-        lengths = {"silhouette": rho.steps if rho.enabled and not self.reads_already else 0}
-        lengths |= {name: stage.steps for name, stage in self.config.stages.items()}
-        return {name: steps for name, steps in lengths.items() if steps > 0}
+    @property
+    def total_steps(self) -> int:
+        return self.schedule.total_steps
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
-        """Stretch or shrink the stages to a time; the rate is that of the first stage.
-
-        Rho's stage gets at most half of the time, and is not stretched far: the rest is the detector's.
-        """
-        lengths, cost = self._configured(), self._costs()
-        time = 0.93 * max_minutes * 60 * steps_per_second * cost[next(iter(lengths))]
-        reader = lengths.pop("silhouette", 0) * cost["silhouette"]
-        rest = sum(steps * cost[name] for name, steps in lengths.items())
-        factor = min(time / (reader + rest), LONGEST_READING)
-        if reader:
-            factor = min(factor, 0.5 * time / reader)
-        self._schedule((time - factor * reader) / max(rest, 1e-9), factor)
+        """Stretch or shrink the stages to a time; the rate is that of the first stage."""
+        self.schedule.plan(steps_per_second, max_minutes)
 
     def minutes_left(self, start: int, step: int, minutes: float) -> float:
         """What the configured schedule still needs if the steps from `start` to `step` took so many minutes."""
-        cost = self._costs()
-
-        def spent(end: int) -> float:
-            return sum(cost[n] * min(max(end - self.begins[n], 0), length) for n, length in self.lengths.items())
-
-        whole = sum(steps * cost[name] for name, steps in self._configured().items())
-        return max(whole - spent(step), 0.0) * minutes / (spent(step) - spent(start))
-
-    def _costs(self) -> dict[str, float]:
-        """How long a step of each stage takes, in those of `_step_cost`."""
-        config, rho = self.config, self.config.silhouette
-        drawing = 0.8 * config.batch_size / 32 * config.mask_size / 32
-        step = _step_cost(config.detector, config.input_size, config.batch_size) + drawing
-        return dict.fromkeys(config.stages, step) | {"silhouette": _step_cost(rho.detector, rho.size, rho.batch_size)}
+        return self.schedule.minutes_left(start, step, minutes)
 
     def stage(self, step: int) -> str:
         """Name of the stage that a step belongs to."""
-        return [name for name, begin in self.begins.items() if begin <= step][-1]
+        return self.schedule.stage(step)
 
     def optimiser_settings(self, step: int) -> dict[str, float]:
         """Learning rates: a short rise and a cosine fall, for rho's stage and for the others as one."""
-        config, first = self.config, self.lengths.get("silhouette", 0)
-        if step < first:
-            rate, at, length = config.silhouette.learning_rate, step, first
-        else:
-            rate, at, length = config.learning_rate, step - first, self.total_steps - first
-        rise = min(1.0, (at + 1) / max(1, min(50, length // 5)))
-        fall = 0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * at / max(1, length)))
-        return {"lr": float(rate * rise * fall), "weight_decay": config.weight_decay}
+        return self.schedule.optimiser_settings(step)
 
     # ---------------------------------------------------------------- batches
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        """Silhouettes of random poses, or two views of each of half a batch of frames."""
+        """Silhouettes of random poses, or two pictures of each of half a batch of frames, instants first."""
         rng = np.random.default_rng((self.config.seed, step, rank))
         if self.stage(step) == "silhouette":
             rho = self.config.silhouette
@@ -190,8 +167,11 @@ class MaskTask:
         how = Augmentation(**self.config.augmentation.model_dump())
         dolls_share = self.config.dolls if self.config.structure else 0.0
         num_dolls = round(self.config.batch_size * dolls_share)
-        index = rng.integers(0, len(self.frames), max(1, (self.config.batch_size - num_dolls) // 2)).repeat(2)
+        drawn, seen = self.mixture.draw(step, max(1, (self.config.batch_size - num_dolls) // 2), rng)
+        index = drawn.repeat(2)
         views = {"index": index} | random_views(self.frames, index, rng, how)
+        if len(seen):
+            views |= {"seen": seen} | self.instants.cameras_of(drawn[: seen.size].reshape(seen.shape))
         if num_dolls:
             backgrounds = random_backgrounds(self.frames, num_dolls, rng)
             views["doll_images"], views["doll_joints"] = dolls(self.skeleton, backgrounds, rng)
@@ -208,12 +188,15 @@ class MaskTask:
             return self._silhouette_loss(batch)
         self._label_if_due(name)
         stage = self.config.stages[name]
-        within = (step - self.begins[name]) / self.scale
+        within = self.schedule.within(step)
         view = self._view(batch)
         both = self.detector(view["images"])
         count = len(batch["index"])
         out = DetectorOutput(*(value[:count] for value in both))
-        X, x, present, height = out.keypoints, out.keypoints[..., :2], view["present"], view["height"]
+        present, height = view["present"], view["height"]
+        space = self._space(batch, out, stage)
+        X = out.keypoints if space is None else self._reprojected(batch, out, space)  # Eq. 10
+        x = X[..., :2]
         bones = self.bones.to(x.device)
         weights = {
             term: weight for term, weight in stage.terms.items() if weight > 0 and self._applies(term, stage, within)
@@ -227,8 +210,10 @@ class MaskTask:
         if "doll" in weights:
             painted = DetectorOutput(*(value[count:] for value in both))
             sure = torch.ones_like(painted.confidence)
-            distances = self._distances(painted, batch["doll_joints"], sure, facing)
+            distances = self._distances(painted, batch["doll_joints"], sure, "facing" if facing else "closer")
             terms["doll"] = distances["label"] + 2 * distances["label_xy"] + distances["label_z"]
+        if space is not None and weights.keys() & {"views", "views_z"}:
+            terms |= self._views_terms(batch, out, space)
         terms["skeleton"] = _mean(G * (view["mask"] - skeleton_mask) ** 2, present)  # Eq. 5, 9
         if "physique" in weights:
             physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
@@ -237,7 +222,7 @@ class MaskTask:
             constant = skeleton_terms.constant_length(x, bones.constant, bones.constant_lengths, height)
             terms["constant"] = _mean(constant, present)  # Eq. 12
         if "equivariance" in weights:
-            terms["equivariance"] = self._equivariance(batch, X)  # Eq. 13
+            terms["equivariance"] = self._equivariance(batch, out.keypoints)  # Eq. 13
         if "symmetry" in weights:
             terms["symmetry"] = _mean(skeleton_terms.symmetry(x, bones.midpoints), present)  # Eq. 14
         if "warmup" in weights:
@@ -257,6 +242,7 @@ class MaskTask:
                 out.heatmaps, torch.full_like(out.heatmaps, 1 / out.heatmaps[0, 0].numel())
             )
             terms["empty"] = _mean(flat, 1 - present)
+        weights = {term: weight for term, weight in weights.items() if term in terms}
         return {term: terms[term] for term in weights}, weights
 
     def _applies(self, term: str, stage: StageConfig, within: float) -> bool:
@@ -274,6 +260,8 @@ class MaskTask:
             return within < stage.tied_steps and len(bones.arm_pairs) > 0
         if term == "doll":
             return self.config.dolls > 0
+        if term in ("views", "views_z"):
+            return self.config.multiview.triangulate and len(self.instants) > 0
         needs = {"constant": bones.constant, "symmetry": bones.midpoints, "equal": bones.left, "across": bones.lines}
         return term not in needs or len(needs[term]) > 0
 
@@ -328,30 +316,85 @@ class MaskTask:
         error = ((x[:, low] - centroid) ** 2).sum(-1) + ((x[:, high] - centroid - offset) ** 2).sum(-1)
         return _mean(error[:, None], view["present"])
 
+    # ---------------------------------------------------------------- several views
+
+    def _space(self, batch: dict[str, Tensor], out: DetectorOutput, stage: StageConfig) -> Space | None:
+        """What the views of the batch's instants say together, for each of the two pictures of a frame: 2G instants."""
+        if "seen" not in batch or not (self.config.multiview.triangulate and stage.triangulate):
+            return None
+        seen, flip = batch["seen"], self.skeleton.flip_index
+        G, V = seen.shape
+        rows = slice(0, 2 * G * V)
+        crop = from_view(out.keypoints[rows].float(), batch["matrix"][rows], batch["flipped"][rows], flip)
+        sure = torch.where(batch["flipped"][rows, None], out.confidence[rows][:, flip], out.confidence[rows])
+        xy, sure = _by_picture(crop[..., :2], G, V), _by_picture(sure, G, V)
+        seen = seen.repeat(2, 1) & ~_by_picture(batch["empty"][rows], G, V)
+        frames = batch["index"][: 2 * G * V : 2].reshape(G, V).repeat(2, 1)
+        rays, R, t = (torch.cat([batch[name]] * 2) for name in ("rays", "R", "t"))
+        cameras = Cameras(rays, R, t, self.instants.lens_of(frames.cpu().numpy()))
+        anatomy = self.anatomy if self.config.multiview.naming == "anatomy" else None
+        root = self.skeleton.root
+        return triangulate_views(xy, sure, seen, cameras, root, anatomy, self.config.multiview.reweigh)
+
+    def _reprojected(self, batch: dict[str, Tensor], out: DetectorOutput, space: Space) -> Tensor:
+        """The joints that are drawn (2C, K, 3): re-projected ones where there are, else the detector's own."""
+        target, agreement = self._in_pictures(batch, space)
+        count = len(target)
+        own = out.keypoints[:count]
+        drawn = torch.where((agreement > 0)[..., None], torch.nan_to_num(target), own)
+        return torch.cat([drawn, out.keypoints[count:]])
+
+    def _in_pictures(self, batch: dict[str, Tensor], space: Space) -> tuple[Tensor, Tensor]:
+        """Re-projected joints (2GV, K, 3) and agreement (2GV, K) in the order and the coordinates of the pictures."""
+        flip = self.skeleton.flip_index
+        points, agreement = _by_row(torch.nan_to_num(space.keypoints)), _by_row(space.agreement)
+        rows = slice(0, len(points))
+        flipped = batch["flipped"][rows]
+        agreement = torch.where(flipped[:, None], agreement[:, flip], agreement)
+        return to_view(points, batch["matrix"][rows], flipped, flip), agreement
+
+    def _views_terms(self, batch: dict[str, Tensor], out: DetectorOutput, space: Space) -> dict[str, Tensor]:
+        """Distance of each view's own joints to what all views say, with one naming of left and right."""
+        target, agreement = self._in_pictures(batch, space)
+        own = DetectorOutput(*(value[: len(target)] for value in out))
+        found = self._distances(own, target.detach(), agreement, "given")
+        return {"views": found["label"] + 2 * found["label_xy"], "views_z": found["label_z"]}
+
     # ---------------------------------------------------------------- pseudo-labels
 
     def _label_terms(self, batch: dict[str, Tensor], out: DetectorOutput, facing: bool) -> dict[str, Tensor]:
-        """Distance to the pseudo-labels, by the naming of left and right that is closer to the prediction."""
+        """Distance to the pseudo-labels; unless their naming is known, by the one that is closer to the prediction."""
         memory, flip = self.labels, self.skeleton.flip_index
         index = batch["index"]
         target = to_view(memory.keypoints[index], batch["matrix"], batch["flipped"], flip)
         weight = memory.confidence[index] ** 2  # doubtful labels are mostly wrong
         weight = torch.where(batch["flipped"][:, None], weight[:, flip], weight)
-        return self._distances(out, target, weight * (1 - batch["empty"].float())[:, None], facing)
+        weight = weight * (1 - batch["empty"].float())[:, None]
+        return self._distances(out, target, weight, "facing" if facing else "closer", memory.named[index])
 
-    def _distances(self, out: DetectorOutput, target: Tensor, weight: Tensor, facing: bool) -> dict[str, Tensor]:
-        """Weighted mean distance of heatmaps, x and y, and z to target joints, whichever naming and depth is closer.
+    def _distances(
+        self,
+        out: DetectorOutput,
+        target: Tensor,
+        weight: Tensor,
+        naming: Literal["given", "closer", "facing"],
+        given: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted mean distance of heatmaps, x and y, and z to target joints.
 
         Args:
             target: (B, K, 3) in [-1, 1]; joints outside the image do not count.
             weight: (B, K).
-            facing: take the naming by which the subject faces the camera, instead of the closer one.
+            naming: of left and right: the target's own; whichever is closer, and likewise the sign of z; or that by
+                which the subject faces the camera.
+            given: (B,) samples whose naming is the target's own in any case.
         """
         flip = self.skeleton.flip_index
         xy = out.keypoints[..., :2].detach()
         near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
         far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
-        swap = (self.bones.to(xy.device).faces_away(target) if facing else far < near)[:, None]
+        own = torch.full_like(near, naming == "given", dtype=torch.bool) if given is None else given
+        swap = ((self.bones.to(xy.device).faces_away(target) if naming == "facing" else far < near) & ~own)[:, None]
         target = torch.where(swap[..., None], target[:, flip], target)
         weight = torch.where(swap, weight[:, flip], weight)
         weight = weight * (target[..., :2].abs() < 1).all(-1)
@@ -359,7 +402,7 @@ class MaskTask:
         maps = heatmaps.gaussian_targets(target[..., :2], out.heatmaps.shape[-1])
         target = target.clamp(-1, 1)
         z, known = out.keypoints[..., 2:], target[..., 2:]
-        agrees = (weight * (z * known)[..., 0]).sum(1).detach() >= 0
+        agrees = ((weight * (z * known)[..., 0]).sum(1).detach() >= 0) | own
         known = torch.where(agrees[:, None, None], known, -known)
         distances = {
             "label": heatmaps.heatmap_cross_entropy(out.heatmaps, maps),
@@ -371,7 +414,7 @@ class MaskTask:
     def _label_if_due(self, stage: str) -> None:
         """Make the pseudo-labels at the beginning of the stages that ask for it."""
         memory = self.labels
-        due = sum(self.begins[name] <= self.begins[stage] for name in self.labelling)
+        due = self.schedule.labels_due(stage)
         if int(memory.made) >= due:
             return
         device, flip = memory.keypoints.device, self.skeleton.flip_index
@@ -382,6 +425,9 @@ class MaskTask:
             own = predict_labels(self.detector, self.frames.crops, flip, device)
             labels = self._merge(labels, own)
         labels = along_clips(labels, self.frames, flip)
+        if self.config.multiview.labels and len(self.instants):
+            labels, named = across_views(labels, self.instants, self.skeleton, self.anatomy)
+            memory.named.copy_(torch.from_numpy(named))
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))
         memory.made.fill_(due)
@@ -419,71 +465,37 @@ class MaskTask:
             fits.append(shared / torch.maximum(mask, skeleton_mask).sum((1, 2)).clamp_min(1e-6))
         return torch.cat(fits)
 
-    # ---------------------------------------------------------------- pictures
-
     @torch.no_grad()
     def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
         """Columns of crop, mask, skeleton mask, physique mask, prediction; silhouettes in rho's stage."""
-        name, tile = self.stage(min(step, self.total_steps - 1)), 128
         if "joints" in batch:
             masks = batch["masks"][:12]
             out = self.silhouette(masks[:, None].float() / 255)
-            rows = [_tile(mask.cpu().numpy(), tile) for mask in masks]
-            for row, points in zip(rows, out.keypoints.float().cpu().numpy(), strict=True):
-                draw_pose(row, points, self.skeleton)
-            return np.concatenate([np.concatenate(rows[i : i + 6], 1) for i in range(0, len(rows), 6)], 0)
+            return draw_silhouettes(masks, out.keypoints, self.skeleton)
         count = min(12, len(batch["images"]))
-        batch = {key: value[:count] for key, value in batch.items() if not key.startswith("doll")}
+        of_views = ("seen", "rays", "R", "t")
+        batch = {
+            key: value[:count] for key, value in batch.items() if not key.startswith("doll") and key not in of_views
+        }
         view = self._view(batch)
         out = self.detector(view["images"])
-        stage = self.config.stages[name]
+        stage = self.config.stages[self.stage(min(step, self.total_steps - 1))]
         skeleton_mask = self._skeleton_mask(out.keypoints[..., :2], stage, view["height"])
-        physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
-        columns = []
-        for b in range(count):
-            crop = _tile(batch["images"][b].cpu().numpy(), tile)
-            drawn = crop.copy()
-            draw_pose(drawn, out.keypoints[b].float().cpu().numpy(), self.skeleton)
-            maps = [view["mask"][b], skeleton_mask[b], physique_mask[b]]
-            tiles = [_tile((m.float().cpu().numpy() * 255).astype(np.uint8), tile) for m in maps]
-            columns.append(np.concatenate([crop, *tiles, drawn], 0))
-        return np.concatenate(columns, 1)
+        maps = [view["mask"], skeleton_mask, self.physique(skeleton_mask[:, None])[:, 0]]
+        return draw_columns(batch["images"], maps, out.keypoints, self.skeleton)
 
 
-def _step_cost(detector: str, size: int, batch_size: int) -> float:
-    """How long a step takes, in those of `tiny` at 64 pixels and a batch of 32; measured on two cores."""
-    return {"tiny": 1.0, "small": 1.2, "base": 6.0}[detector] * (0.45 + 0.55 * (size / 64) ** 2) * batch_size / 32
+def _by_picture(values: Tensor, G: int, V: int) -> Tensor:
+    """Rows of a batch (2GV, ...), two pictures a frame, as 2G instants of one picture a view: (2G, V, ...)."""
+    return values.reshape(G, V, 2, *values.shape[1:]).movedim(2, 0).reshape(2 * G, V, *values.shape[1:])
+
+
+def _by_row(values: Tensor) -> Tensor:
+    """The inverse of `_by_picture`: (2G, V, ...) -> (2GV, ...)."""
+    G, V = len(values) // 2, values.shape[1]
+    return values.reshape(2, G, V, *values.shape[2:]).movedim(0, 2).reshape(2 * G * V, *values.shape[2:])
 
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:
     """Mean over the samples in which there is a subject: (B, ...), (B,) -> scalar."""
     return (values.flatten(1).mean(1) * present).sum() / present.sum().clamp_min(1)
-
-
-def to_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
-    """Joints of a crop as its augmented view shows them: (B, K, 3), (B, 2, 3), (B,) -> (B, K, 3)."""
-    linear = matrix[:, :, :2]
-    xy = _apply(linear, keypoints[..., :2]) + matrix[:, None, :, 2]
-    scale = torch.linalg.det(linear).abs().sqrt()
-    moved = torch.cat([xy, keypoints[..., 2:] * scale[:, None, None]], -1)
-    return torch.where(flipped[:, None, None], moved[:, flip_index], moved)
-
-
-def _apply(linear: Tensor, xy: Tensor) -> Tensor:
-    """(B, 2, 2) times (B, K, 2) without a matrix product, which autocast would round to a third of a pixel."""
-    return (linear[:, None] * xy[..., None, :]).sum(-1)
-
-
-def from_view(keypoints: Tensor, matrix: Tensor, flipped: Tensor, flip_index: list[int]) -> Tensor:
-    """The inverse of `to_view`."""
-    keypoints = torch.where(flipped[:, None, None], keypoints[:, flip_index], keypoints)
-    linear = matrix[:, :, :2].float()
-    xy = _apply(torch.linalg.inv(linear), keypoints[..., :2].float() - matrix[:, None, :, 2])
-    scale = torch.linalg.det(linear).abs().sqrt()
-    return torch.cat([xy, keypoints[..., 2:] / scale[:, None, None]], -1)
-
-
-def _tile(image: np.ndarray, size: int) -> np.ndarray:
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, 2)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST)

@@ -38,6 +38,7 @@ class StageConfig(Strict):
         geodesic: whether the mask losses are weighed by geodesic distance.
         tied_steps: how long left and right arms are tied.
         warmup_steps: how long the pseudo pelvis and thorax are targets (only without silhouettes).
+        triangulate: whether what is drawn of several views is triangulated (Eq. 10).
         relabel: whether the pseudo-labels are made anew when the stage begins.
         terms: weight of each loss term.
     """
@@ -48,8 +49,29 @@ class StageConfig(Strict):
     geodesic: bool = True
     tied_steps: int = 0
     warmup_steps: int = 0
+    triangulate: bool = True
     relabel: bool = False
     terms: dict[str, float]
+
+
+class MultiviewConfig(Strict):
+    """What sessions of calibrated cameras are used for.
+
+    Attributes:
+        triangulate: use Eq. 10 (Delta of the paper's Table 4); without it every view is a video of its own.
+        share: part of each batch's frames that comes from sessions; None for as large a part as there is in the store.
+        views: how many views of an instant a batch holds.
+        naming: how views come to agree about left and right: by `anatomy`, or as `printed`, not at all.
+        reweigh: how often views that miss what all say are weighed down in a batch.
+        labels: triangulate the pseudo-labels too.
+    """
+
+    triangulate: bool = True
+    share: float | None = Field(default=None, ge=0, le=1)
+    views: int = Field(default=4, ge=2, le=8)
+    naming: Literal["anatomy", "printed"] = "anatomy"
+    reweigh: int = Field(default=1, ge=0)
+    labels: bool = True
 
 
 class AugmentationConfig(Strict):
@@ -80,13 +102,14 @@ class MaskConfig(Strict):
     cache_megabytes: float = 1024
     seed: int = 0
     silhouette: SilhouetteConfig = SilhouetteConfig()
+    multiview: MultiviewConfig = MultiviewConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     stages: dict[str, StageConfig]
 
 
 TERMS = (
     "label", "label_xy", "label_z", "doll", "skeleton", "physique", "constant", "symmetry", "equivariance", "warmup",
-    "tied", "ceiling", "space", "equal", "across", "empty",
+    "tied", "ceiling", "space", "equal", "across", "empty", "views", "views_z",
 )  # fmt: skip
 
 

@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from streampose.methods.mask_data import Frames
+from streampose.methods.mask_space import Anatomy, Cameras, triangulate_views
+from streampose.methods.mask_views import Instants
+from streampose.structures import Skeleton
 
 VIEWS = ((1.0, 0.0, False), (1.0, 0.0, True), (0.88, 10.0, False), (0.88, -10.0, True))  # scale, degrees, flipped
 BATCH = 128
 SMOOTHING_SECONDS = 0.06
+FACING = 0.1  # metres that a joint moves, against one bone length of facing the wrong way
 AGREEMENT = 0.12  # spread of the views, in [-1, 1] coordinates, at which confidence falls to a third
 
 
@@ -127,15 +131,56 @@ def along_clips(
     return Labels(keypoints.astype(np.float32), confidence.astype(np.float32))
 
 
-def flip_path(points: np.ndarray, confidence: np.ndarray, flip_index: list[int]) -> np.ndarray:
+@torch.no_grad()
+def across_views(labels: Labels, instants: Instants, skeleton: Skeleton, anatomy: Anatomy) -> tuple[Labels, np.ndarray]:
+    """Replace what single views say of an instant by what all say together, and settle left and right by anatomy.
+
+    Returns:
+        the labels, and (N,) bool: those whose left and right are known.
+    """
+    keypoints, confidence = labels.keypoints.copy(), labels.confidence.copy()
+    named = np.zeros(len(keypoints), bool)
+    flip = skeleton.flip_index
+    parts = []
+    for start in range(0, len(instants), BATCH):
+        index = instants.frames[start : start + BATCH]
+        seen = index >= 0
+        safe = np.where(seen, index, index.max(1, keepdims=True))
+        rays, R, t = (torch.from_numpy(values) for values in instants.cameras_of(safe).values())
+        cameras = Cameras(rays, R, t, instants.lens_of(safe))
+        xy, sure = torch.from_numpy(keypoints[safe][..., :2]), torch.from_numpy(confidence[safe])
+        space = triangulate_views(xy, sure, torch.from_numpy(seen), cameras, skeleton.root, anatomy, reweigh=3)
+        best = sure.masked_fill(~torch.from_numpy(seen)[..., None], 0).amax(1, keepdim=True)
+        parts.append((space.keypoints, space.agreement * torch.maximum(best, best[..., flip]), space.world))
+    points, sure, world = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+    for number in np.unique(instants.subject):
+        rows = np.flatnonzero(instants.subject == number)
+        rows = rows[np.argsort(instants.seconds[rows])]
+        body = np.nan_to_num(world[rows])
+        there = torch.from_numpy(body)
+        facing = (anatomy.faces(there) - anatomy.faces(there[:, flip])).numpy()
+        swap = rows[flip_path(body, sure[rows].max(1), flip, FACING * facing)]
+        points[swap], sure[swap] = points[swap][:, :, flip], sure[swap][:, :, flip]
+    for column in range(instants.frames.shape[1]):
+        rows = np.flatnonzero(instants.frames[:, column] >= 0)
+        index = instants.frames[rows, column]
+        keypoints[index], confidence[index] = np.nan_to_num(points[rows, column]), sure[rows, column]
+        named[index] = True
+    return Labels(keypoints, confidence), named
+
+
+def flip_path(
+    points: np.ndarray, confidence: np.ndarray, flip_index: list[int], gain: np.ndarray | None = None
+) -> np.ndarray:
     """Which frames of a clip to flip, so that joints move least from frame to frame (Viterbi over two states).
 
     Args:
-        points: (T, K, 2) in one coordinate system.
+        points: (T, K, D) in one coordinate system.
         confidence: (T, K).
+        gain: (T,) what speaks against flipping a frame, in the unit of the points; None where nothing does.
 
     Returns:
-        (T,) bool; at most half of the frames are flipped.
+        (T,) bool; without a gain at most half of the frames are flipped.
     """
     T = len(points)
     flipped, flipped_confidence = points[:, flip_index], confidence[:, flip_index]
@@ -143,17 +188,18 @@ def flip_path(points: np.ndarray, confidence: np.ndarray, flip_index: list[int])
     stay[1:] = _move(points[1:], points[:-1], confidence[1:] * confidence[:-1])
     change[1:] = _move(flipped[1:], points[:-1], flipped_confidence[1:] * confidence[:-1])
     came_from = np.zeros((T, 2), int)
-    cost = np.zeros(2)
+    own = np.zeros((T, 2)) if gain is None else np.stack([np.maximum(-gain, 0), np.maximum(gain, 0)], 1)
+    cost = own[0]
     for t in range(1, T):
         options = cost[None, :] + np.array([[stay[t], change[t]], [change[t], stay[t]]])
         came_from[t] = options.argmin(1)
-        cost = options.min(1)
+        cost = options.min(1) + own[t]
     path = np.zeros(T, bool)
     state = int(cost.argmin())
     for t in range(T - 1, -1, -1):
         path[t] = bool(state)
         state = came_from[t, state]
-    return ~path if path.mean() > 0.5 else path
+    return ~path if gain is None and path.mean() > 0.5 else path
 
 
 def _move(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:

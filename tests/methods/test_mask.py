@@ -50,26 +50,26 @@ def test_stages_follow_each_other_and_a_plan_scales_them(painted):
 
 def test_a_plan_leaves_the_detector_at_least_half_of_the_time(painted):
     task = task_of(painted, "silhouette.steps=3000", "stages.warm-up.steps=100")
-    cost = task._costs()
+    cost = task.schedule.costs()
 
     def share():
-        times = {name: steps * cost[name] for name, steps in task.lengths.items()}
+        times = {name: steps * cost[name] for name, steps in task.schedule.lengths.items()}
         return 1 - times["silhouette"] / sum(times.values())
 
     assert share() < 0.2
     for minutes in (5, 20, 50):
         task.plan(5.0, minutes)
         assert share() >= 0.495
-        seconds = sum(steps * cost[name] for name, steps in task.lengths.items()) / cost["silhouette"] / 5.0
+        seconds = sum(steps * cost[name] for name, steps in task.schedule.lengths.items()) / cost["silhouette"] / 5.0
         assert seconds == pytest.approx(0.93 * 60 * minutes, rel=0.05)
     task.plan(5.0, 500)
-    assert task.lengths["silhouette"] == 2 * 3000 and share() > 0.9
+    assert task.schedule.lengths["silhouette"] == 2 * 3000 and share() > 0.9
 
 
 def test_minutes_left_follow_the_configured_schedule(painted):
     task = task_of(painted, "silhouette.steps=300")
-    whole = sum(steps * task._costs()[name] for name, steps in task._configured().items())
-    assert task.minutes_left(0, 100, 1.0) == pytest.approx(whole / (100 * task._costs()["silhouette"]) - 1)
+    whole = sum(steps * task.schedule.costs()[name] for name, steps in task.schedule.configured().items())
+    assert task.minutes_left(0, 100, 1.0) == pytest.approx(whole / (100 * task.schedule.costs()["silhouette"]) - 1)
     assert task.minutes_left(0, task.total_steps, 7.0) == 0
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import splu
 
 from streampose.masks.background import Background, model_size
 
@@ -132,6 +130,9 @@ def _integrate(known: np.ndarray, hidden: np.ndarray, gx: np.ndarray, gy: np.nda
         hidden: (h, w) bool.
         gx, gy: (h, w - 1, 3) and (h - 1, w, 3), differences to the right and downwards.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.linalg import splu
+
     h, w = hidden.shape
     ys, xs = np.nonzero(hidden)
     number = np.full((h, w), -1)

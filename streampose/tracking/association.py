@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from streampose.tracking.boxes import (
     Blob,
@@ -202,12 +201,12 @@ class Tracker:
             side = max(float((t.box[2:] - t.box[:2]).max()) for t in members)
             far = [[np.linalg.norm((b.box[:2] + b.box[2:]) / 2 - t.centre) / side for b in bodies] for t in members]
             cost += np.minimum(far, 2.0)
-        rows, columns = linear_sum_assignment(cost)
+        rows, columns = _assign(cost)
         best, next_best = cost[rows, columns].sum(), np.inf
         for row, column in zip(rows, columns, strict=True):
             other = cost.copy()
             other[row, column] = 1e6
-            next_best = min(next_best, other[linear_sum_assignment(other)].sum())
+            next_best = min(next_best, other[_assign(other)].sum())
         if next_best - best < CLEARLY:
             self.tracks = [track for track in self.tracks if track not in members]
             for body in bodies:
@@ -261,7 +260,7 @@ class Tracker:
                 unlike = histogram_distance(track.colours, colour_histogram(image, blob_mask(labels, body)))
                 if unlike < 0.75 - 0.25 * away:  # the nearer, the less its colours must tell
                     cost[r, c] = away + unlike
-        for r, c in zip(*linear_sum_assignment(cost), strict=True):
+        for r, c in zip(*_assign(cost), strict=True):
             if cost[r, c] < 1e3:
                 self._take(lost[r], bodies[c], labels, image, jumped=True)
                 free = {n for n in free if blobs[n].labels[0] not in bodies[c].labels}
@@ -314,3 +313,13 @@ class Tracker:
         self._next_id += 1
         self._last_masks[track.id] = own
         self.tracks.append(track)
+
+
+def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the assignment that costs least."""
+    if 1 in cost.shape:
+        row, column = np.unravel_index([int(cost.argmin())], cost.shape)
+        return row, column
+    from scipy.optimize import linear_sum_assignment  # here: importing it takes long, and few videos need it
+
+    return linear_sum_assignment(cost)

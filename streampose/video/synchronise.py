@@ -17,8 +17,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from scipy.ndimage import uniform_filter1d
-from scipy.signal import correlate, correlation_lags
 
 from streampose.console import logger
 from streampose.errors import ConfigError, VideoError
@@ -208,6 +206,8 @@ def match_motion(first: Signal, second: Signal, max_offset_seconds: float | None
 
     The correlation coefficients of all channels, less their slow parts, over the overlap at each lag, averaged.
     """
+    from scipy.signal import correlation_lags
+
     lags = correlation_lags(first.values.shape[1], second.values.shape[1])
     score = np.zeros(len(lags))
     for a, b in zip(_quick(first), _quick(second), strict=True):
@@ -224,6 +224,8 @@ def match_motion(first: Signal, second: Signal, max_offset_seconds: float | None
 
 def _coefficients(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correlation coefficient of two signals at each lag over their overlap, and the overlap's length."""
+    from scipy.signal import correlate  # here: it takes as long to import as all that ingest needs
+
     ones_a, ones_b = np.ones_like(a), np.ones_like(b)
 
     def sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -300,6 +302,8 @@ def describe_offsets(names: Sequence[str], offsets: Sequence[Offset]) -> list[st
 
 def _quick(signal: Signal) -> np.ndarray:
     """What changes within a second: slow parts depend on where each camera stands."""
+    from scipy.ndimage import uniform_filter1d
+
     slow = uniform_filter1d(signal.values, max(3, int(signal.rate)), axis=-1, mode="nearest")
     return uniform_filter1d(signal.values - slow, max(1, int(0.03 * signal.rate)), axis=-1)
 

@@ -2,10 +2,11 @@
 
     bundle.json          schema version, skeleton, sizes, method, provenance, metrics, sha256 of every other file
     model.onnx           uint8 crops (B, S, S, 3) -> keypoints (B, K, 3) crop pixels, confidence (B, K)
+    model.int8.onnx      the same with quantised convolutions; only where it was exported with `--precision int8`
     weights.safetensors  the detector, for the torch runtime and for fine-tuning
 
-Opening one reads JSON, ONNX and safetensors only: nothing is unpickled, no path leaves the folder, sizes are bounded,
-and the graph may use standard ONNX operators only, without control flow or data kept elsewhere.
+Opening one reads JSON, ONNX and safetensors only: nothing is unpickled, no path leaves the folder, every file is the one
+that bundle.json names by its sha256, sizes are bounded, and the graphs are checked by `runtime.graph_check`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streampose.config import skeleton_from_dict, skeleton_to_dict
 from streampose.errors import BundleError, ConfigError
+from streampose.runtime.graph_check import check_graph
 from streampose.structures import Skeleton
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
 WEIGHTS_FILE = "weights.safetensors"
-FILES = (MODEL_FILE, WEIGHTS_FILE)
+FILES = (MODEL_FILE, WEIGHTS_FILE)  # that every bundle has
 MAX_JSON_BYTES = 4 << 20
 MAX_FILE_BYTES = 1 << 30
-FORBIDDEN_OPERATORS = {"Loop", "Scan", "If", "SequenceMap", "StringNormalizer", "TfIdfVectorizer"}
+MAX_JOINTS = 1024
+MAX_NAME = 80  # letters of a name that is shown to people
+MAX_TENSORS = 20_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Bundle:
         input_size: side S of the square crops in pixels.
         padding: the boxes that the model was trained on: the subject's mask box, made square, plus this share a side.
         method, preset: how it was trained and how large it is.
-        precision: what the weights in the graph are: `f32`.
+        precision: what it was exported for and checked with.
         provenance: run, step, creation time, version.
         metrics: {name: value} as measured when it was exported.
         sha256: {file: hex digest}.
@@ -66,6 +71,26 @@ class Bundle:
         return self.path / MODEL_FILE
 
     @property
+    def int8_path(self) -> Path | None:
+        """The quantised graph; None where there is none."""
+        return self.path / INT8_FILE if INT8_FILE in self.sha256 else None
+
+    def graph_path(self, precision: str) -> Path:
+        """The graph to run at a precision.
+
+        Raises:
+            BundleError: `int8`, and the bundle has no quantised graph.
+        """
+        if precision != "int8":
+            return self.model_path
+        if self.int8_path is None:
+            raise BundleError(
+                f"{self.path}: has no int8 graph; make one with `streampose export {self.path} --precision int8 "
+                "--store STORE --out FOLDER`, or choose another --precision"
+            )
+        return self.int8_path
+
+    @property
     def weights_path(self) -> Path:
         return self.path / WEIGHTS_FILE
 
@@ -77,9 +102,9 @@ class _BundleFile(BaseModel):
     skeleton: dict[str, Any]
     input_size: int = Field(ge=16, le=1024)
     padding: float = Field(ge=0, le=2)
-    method: str = ""
-    preset: str = ""
-    precision: str = "f32"
+    method: str = Field(default="", max_length=MAX_NAME)
+    preset: str = Field(default="", max_length=MAX_NAME)
+    precision: str = Field(default="f32", max_length=MAX_NAME)
     provenance: dict[str, Any] = {}
     metrics: dict[str, float | None] = {}
     sha256: dict[str, str]
@@ -104,15 +129,23 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path}: no such model; train one with `streampose selftrain`, or name one with --model")
     if not description.is_file():
         raise BundleError(f"{path}: not a bundle (bundle.json is missing); export it again with `streampose export`")
+    if description.resolve().parent != path.resolve():
+        raise BundleError(f"{description}: a link that leaves the bundle; replace it by the file itself")
     read = _read_description(description)
     try:
         skeleton = skeleton_from_dict(read.skeleton, f"{description}: skeleton")
-    except ConfigError as error:
-        raise BundleError(f"{error}; export the model again") from None
-    if skeleton.num_joints > 1024:
-        raise BundleError(f"{description}: {skeleton.num_joints} joints; at most 1024 are accepted")
-    for name in FILES:
+    except (ConfigError, ValueError, OverflowError) as error:
+        message = " ".join(str(error).split())[:500]
+        raise BundleError(f"{message}; export the model again") from None
+    if skeleton.num_joints > MAX_JOINTS:
+        raise BundleError(f"{description}: {skeleton.num_joints} joints; at most {MAX_JOINTS} are accepted")
+    for name in (skeleton.name, *skeleton.joints, read.method, read.preset):
+        if len(name) > MAX_NAME or not name.isprintable() or set(name) & set("<>&\"'`"):
+            raise BundleError(f"{description}: the name {name[:MAX_NAME]!r} is not accepted; export the model again")
+    files = (*FILES, INT8_FILE) if INT8_FILE in read.sha256 else FILES
+    for name in files:
         _verify_file(path, name, read.sha256.get(name))
+    _check_weights(path / WEIGHTS_FILE)
     bundle = Bundle(
         path=path,
         skeleton=skeleton,
@@ -123,9 +156,11 @@ def load_bundle(path: str | Path) -> Bundle:
         precision=read.precision,
         provenance=read.provenance,
         metrics={name: value for name, value in read.metrics.items() if value is not None},
-        sha256={name: read.sha256[name] for name in FILES},
+        sha256={name: read.sha256[name] for name in files},
     )
-    check_graph(bundle.model_path, bundle.input_size, skeleton.num_joints)
+    for name in files:
+        if name != WEIGHTS_FILE:
+            check_graph(path / name, bundle.input_size, skeleton.num_joints)
     return bundle
 
 
@@ -142,11 +177,12 @@ def write_bundle(
     provenance: dict[str, Any],
     metrics: dict[str, float] | None = None,
     precision: str = "f32",
+    int8: Path | None = None,
 ) -> Bundle:
     """Put a bundle's files together and publish the folder by rename; what stood at `path` before is replaced.
 
     Args:
-        model, weights: files to copy in.
+        model, weights, int8: files to copy in; `int8` is the quantised graph, where there is one.
 
     Raises:
         BundleError: `path` is something else than a bundle, or the files do not fit each other.
@@ -159,6 +195,8 @@ def write_bundle(
     try:
         shutil.copyfile(model, staging / MODEL_FILE)
         shutil.copyfile(weights, staging / WEIGHTS_FILE)
+        if int8 is not None:
+            shutil.copyfile(int8, staging / INT8_FILE)
         content = {
             "schema_version": SCHEMA_VERSION,
             "method": method,
@@ -170,7 +208,7 @@ def write_bundle(
             "skeleton": skeleton_to_dict(skeleton),
             "provenance": provenance,
             "metrics": {name: float(value) for name, value in (metrics or {}).items() if value == value},
-            "sha256": {name: _sha256(staging / name) for name in FILES},
+            "sha256": {file.name: _sha256(file) for file in sorted(staging.iterdir())},
         }
         (staging / "bundle.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         staging.chmod(0o755)
@@ -181,42 +219,18 @@ def write_bundle(
     return load_bundle(path)
 
 
-def check_graph(path: Path, input_size: int, num_joints: int) -> None:
-    """Refuse a graph that could read files, run unknown code or does not have the bundle's inputs and outputs.
+def _check_weights(path: Path) -> None:
+    """The file is safetensors: a list of numbers and nothing else."""
+    from safetensors import SafetensorError, safe_open
 
-    Raises:
-        BundleError: in one line.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    mend = "do not use this bundle; export the model again"
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise BundleError(f"{path}: not an ONNX file ({' '.join(str(error).split())[:80]}); {mend}") from None
-    if len(model.functions) or any(opset.domain not in ("", "ai.onnx") for opset in model.opset_import):
-        raise BundleError(f"{path}: uses operators outside the ONNX standard; {mend}")
-    tensors = list(model.graph.initializer)
-    for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type in FORBIDDEN_OPERATORS:
-            raise BundleError(f"{path}: uses the operator {node.domain}{node.op_type}, which is not accepted; {mend}")
-        tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
-        if any(attribute.HasField("g") or len(attribute.graphs) for attribute in node.attribute):
-            raise BundleError(f"{path}: holds a graph inside the operator {node.op_type}; {mend}")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) for tensor in tensors):
-        raise BundleError(f"{path}: keeps weights outside of the file; {mend}")
-    found = {
-        value.name: [d.dim_value or None for d in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.output)
-    }
-    expected = {
-        "crops": [None, input_size, input_size, 3],
-        "keypoints": [None, num_joints, 3],
-        "confidence": [None, num_joints],
-    }
-    if found != expected:
-        raise BundleError(f"{path}: has inputs and outputs {found}, bundle.json says {expected}; {mend}")
+        with safe_open(str(path), framework="numpy") as file:
+            count = len(list(file.keys()))
+    except (SafetensorError, OSError, ValueError) as error:
+        message = " ".join(str(error).split())[:80]
+        raise BundleError(f"{path}: not a safetensors file ({message}); export the model again") from None
+    if count > MAX_TENSORS:
+        raise BundleError(f"{path}: holds {count} tensors, at most {MAX_TENSORS} are accepted; export the model again")
 
 
 def _read_description(path: Path) -> _BundleFile:
@@ -241,7 +255,7 @@ def _read_description(path: Path) -> _BundleFile:
     try:
         return _BundleFile.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()[:5])
         raise BundleError(f"{path}: {problems}; export the model again") from None
 
 

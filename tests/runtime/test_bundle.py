@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import onnx
 import pytest
 
@@ -169,3 +170,84 @@ def test_the_current_model_is_the_default_else_the_shipped_one(copy, tmp_path, m
     (tmp_path / "models").mkdir()
     (tmp_path / "models/current").symlink_to(copy)  # a link to a bundle is a bundle
     assert load_bundle(default_bundle()).input_size == 64
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a\nb", "\x1b[2J", "x" * 100, "a\u202eb"])
+def test_names_that_could_harm_a_page_or_a_terminal(copy, name):
+    skeleton = json.loads((copy / "bundle.json").read_text())["skeleton"]
+    text = json.dumps(skeleton).replace('"spine"', json.dumps(name))
+    edit(copy, skeleton=json.loads(text))
+    with pytest.raises(BundleError) as error:
+        load_bundle(copy)
+    assert str(error.value).isprintable()
+    edit(copy, skeleton=skeleton, method=name)
+    with pytest.raises(BundleError):
+        load_bundle(copy)
+
+
+def test_description_too_large_or_a_link(copy, tmp_path):
+    description = copy / "bundle.json"
+    text = description.read_text()
+    description.write_text(text + " " * (5 << 20))
+    with pytest.raises(BundleError, match="larger than 4 MB"):
+        load_bundle(copy)
+    description.unlink()
+    (tmp_path / "elsewhere.json").write_text(text)
+    description.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, (1 << 62).to_bytes(8, "little") + b"{}", b"PK\x03\x04" * 9])
+def test_weights_that_are_not_safetensors(copy, content):
+    (copy / "weights.safetensors").write_bytes(content)
+    edit(copy, sha256={name: _sha256(copy / name) for name in ("model.onnx", "weights.safetensors")})
+    with pytest.raises(BundleError, match="not a safetensors file"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "model.int8.onnx"])
+def test_files_that_the_description_invents(copy, name):
+    """Only known names are opened; one that is listed has to be there."""
+    values = json.loads((copy / "bundle.json").read_text())
+    edit(copy, sha256={**values["sha256"], name: "0" * 64})
+    if name == "model.int8.onnx":
+        with pytest.raises(BundleError, match="missing from the bundle"):
+            load_bundle(copy)
+    else:
+        assert set(load_bundle(copy).sha256) == {"model.onnx", "weights.safetensors"}
+
+
+ODD_VALUES = [
+    None, True, -1, 0, 1e308, 10**400, float("nan"), float("inf"), "", "x" * 100_000, [], [[]], {}, {"a": {"b": 1}},
+    [1, "two", None], "../..", "\x00", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_odd_values_anywhere_are_refused_or_harmless(copy):
+    """Every value of bundle.json replaced by every odd one: it is read or refused, never anything else."""
+    original = json.loads((copy / "bundle.json").read_text())
+    original["sha256"] = {}  # so that what is read whole still ends before the graph is checked
+    places = list(leaves(original))
+    random = np.random.default_rng(0)
+    for place in [places[n] for n in random.permutation(len(places))[:60]]:
+        for odd in ODD_VALUES:
+            values = json.loads(json.dumps(original))
+            target = values
+            for key in place[:-1]:
+                target = target[key]
+            target[place[-1]] = odd
+            (copy / "bundle.json").write_text(json.dumps(values))
+            with pytest.raises(BundleError) as error:
+                load_bundle(copy)
+            assert "\n" not in str(error.value) and len(str(error.value)) < 5000, place
+
+
+def leaves(value, place=()):
+    """The paths of all values in nested dicts and lists."""
+    if place:
+        yield place
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from leaves(value[key], (*place, key))

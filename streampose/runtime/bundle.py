@@ -5,8 +5,8 @@
     model.int8.onnx      the same with quantised convolutions; only where it was exported with `--precision int8`
     weights.safetensors  the detector, for the torch runtime and for fine-tuning
 
-Opening one reads JSON, ONNX and safetensors only: nothing is unpickled, no path leaves the folder, every file is the one
-that bundle.json names by its sha256, sizes are bounded, and the graphs are checked by `runtime.graph_check`.
+Opening one reads JSON, ONNX and safetensors only: nothing is unpickled, no path leaves the folder, every file is
+the one that bundle.json names by its sha256, sizes are bounded, and the graphs are checked by `runtime.graph_check`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
 from streampose.sessions import load_sessions
+from streampose.store.copy import WorkingCopy
 from streampose.store.pairs import sample_pairs
+from streampose.store.push import begin_writing, knows_all, pull_source, push_pairs, push_session, push_source
 from streampose.store.reader import StoreReader
-from streampose.store.schema import create_store, locked
+from streampose.store.remote import url_of
 from streampose.store.sessions import find_sources, write_session
 from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
 from streampose.structures import Session
@@ -51,7 +53,7 @@ LOST = "the camera moves in a way that cannot be told from the pictures; film st
 def ingest(
     paths: list[Path],
     *,
-    store: Path,
+    store: Path | str,
     skeleton: str = "human17",
     masks: str = "auto",
     crop_size: int = 128,
@@ -72,7 +74,8 @@ def ingest(
 
     Args:
         paths: videos, or folders of them.
-        store: made where it is missing; sources that it holds already are skipped.
+        store: folder, or URL of another place (`store.copy`); made where it is missing; sources that it holds already
+            are skipped.
         skeleton: name or YAML file of the skeleton that the store is for.
         masks: `auto` chooses for each shot; `mog2`, `knn` and `median` want a camera that stands still, `moving` does
             not; `sam` lets Segment Anything draw them; `none` keeps crops without masks.
@@ -101,38 +104,62 @@ def ingest(
         ConfigError, StoreError, VideoError: a wrong call, a store that cannot be written, no video at all.
     """
     started = time.monotonic()
-    store = Path(store)
     checkpoint = "" if sam_checkpoint is None else str(sam_checkpoint)
     options = Options(
-        store, masks, crop_size, max_subjects, rate, checkpoint, sam_every, sam_precision, detector, detector_class
+        Path(store),
+        masks,
+        crop_size,
+        max_subjects,
+        rate,
+        checkpoint,
+        sam_every,
+        sam_precision,
+        detector,
+        detector_class,
     )
     options.check()
     if workers < 1:
         raise ConfigError(f"workers {workers}: at least 1")
     recordings = [found for path in sessions for found in load_sessions(path, synchronise=synchronise)]
     paths = [*paths, *(view.video for recording in recordings for view in recording.views)]
-    create_store(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN)
-    with locked(store):
-        remove_orphans(store)
-        jobs, sources = _plan(paths, store, overwrite)
+    with begin_writing(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN) as (folder, copy):
+        options = replace(options, store=folder)
+        remove_orphans(folder)
+        jobs, sources = _plan(paths, folder, overwrite, copy)
         for job, result in _run(jobs, options, workers):
             sources[job.number] = result
             if result["verdict"] != "ok":
                 logger.warning("%s: %s: %s", result["source"], result["verdict"], result["reason"])
-        reader = StoreReader(store)
-        pairs = sample_pairs(reader, seed)
-        write_pairs(store, pairs, {"seed": seed})
-        written = _write_sessions(store, recordings)
-        remove_orphans(store)
+            if copy is not None:
+                push_source(copy, job.source_id, replace=overwrite)
+        pairs = _write_pairs(store, folder, copy, seed)
+        written = _write_sessions(folder, recordings)
+        if copy is not None:
+            for session in written:
+                push_session(copy, session)
+        remove_orphans(folder)
     sheet = _write_contact_sheet(StoreReader(store))
     return {
-        "store": str(store),
+        "store": url_of(store) or str(store),
         "sources": [sources[number] for number in sorted(sources)],
         "sessions": written,
-        "pairs": len(pairs["i"]),
+        "pairs": pairs,
         "contact_sheet": sheet,
         "seconds": round(time.monotonic() - started, 2),
     }
+
+
+def _write_pairs(store: Path | str, folder: Path, copy: WorkingCopy | None, seed: int) -> int:
+    """Choose frame pairs of all clips of the store, those of other machines too; their number."""
+    while True:
+        pairs = sample_pairs(StoreReader(folder if copy is None else copy), seed)
+        write_pairs(folder, pairs, {"seed": seed})
+        if copy is None:
+            return len(pairs["i"])
+        push_pairs(copy)
+        if knows_all(copy):
+            return len(pairs["i"])
+        copy.catch_up()
 
 
 def _write_sessions(store: Path, recordings: list[Session]) -> list[str]:
@@ -157,7 +184,9 @@ class _Job:
     content_hash: str
 
 
-def _plan(paths: list[Path], store: Path, overwrite: bool) -> tuple[list[_Job], dict[int, dict[str, Any]]]:
+def _plan(
+    paths: list[Path], store: Path, overwrite: bool, copy: WorkingCopy | None = None
+) -> tuple[list[_Job], dict[int, dict[str, Any]]]:
     """What is to be done, and the results of what is done already or cannot be read."""
     named = [
         (path, path.relative_to(base) if base.is_dir() else Path(path.name))
@@ -190,6 +219,8 @@ def _plan(paths: list[Path], store: Path, overwrite: bool) -> tuple[list[_Job], 
             if old["id"] == source_id or (old["name"] == name.as_posix() and old["path"] == str(path)):
                 if old["id"] != source_id:
                     logger.info("%s: has changed since it was ingested; replaced", path)
+                    if copy is not None:
+                        pull_source(copy, old["id"])
                 remove_source(store, old["id"])
         jobs.append(_Job(number, path, name.as_posix(), source_id, digest))
     return jobs, results
@@ -433,4 +464,5 @@ def _write_contact_sheet(reader: StoreReader) -> str | None:
     """Leave a picture of the crops with their masks beside the store, so that people look."""
     from streampose.inspect import write_contact_sheet
 
-    return write_contact_sheet(reader, reader.path.with_name(f"{reader.path.stem}-contact-sheet.png"))
+    name = f"{reader.path.stem}-contact-sheet.png"
+    return write_contact_sheet(reader, Path(name) if url_of(reader.name) else reader.path.with_name(name))

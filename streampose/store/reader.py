@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import tensorstore as ts
 
 from streampose.config import skeleton_from_dict
 from streampose.errors import StoreError
-from streampose.store.schema import SEGMENT_ARRAYS, WHERE_MISSING, open_store, read_attributes
+from streampose.store.copy import WorkingCopy, open_copy
+from streampose.store.schema import SEGMENT_ARRAYS, SEGMENT_LARGE, WHERE_MISSING, open_store, read_attributes
 from streampose.structures import Clip, Skeleton
 
 
@@ -53,12 +55,22 @@ class FrameBatch:
 class StoreReader:
     """A store as it was when opened: sources that finish later appear in a new reader.
 
+    Args:
+        path: folder or URL; of a store at another place a working copy is read, see `store.copy`. A working copy that
+            is given itself is read as it is.
+
+    Attributes:
+        path: the folder that is read.
+        name: the store as its user names it.
+
     Raises:
         StoreError: missing, damaged or newer; also later, where a segment cannot be read.
     """
 
-    def __init__(self, path: Path | str, cache_bytes: int = 64 << 20):
-        self.path = Path(path)
+    def __init__(self, path: Path | str | WorkingCopy, cache_bytes: int = 64 << 20):
+        self._copy = open_copy(path)
+        self.path = Path(str(path)) if self._copy is None else self._copy.path
+        self.name = str(path) if self._copy is None else self._copy.url
         self.attributes = open_store(self.path)
         self._sources = [
             {"id": folder.name, **read_attributes(folder)}
@@ -91,7 +103,7 @@ class StoreReader:
     @property
     def skeleton(self) -> Skeleton:
         """The skeleton that the store is made for."""
-        return skeleton_from_dict(self.attributes["skeleton"], f"{self.path}: skeleton")
+        return skeleton_from_dict(self.attributes["skeleton"], f"{self.name}: skeleton")
 
     @property
     def crop_size(self) -> int:
@@ -136,16 +148,31 @@ class StoreReader:
         for n, (clip_id, position) in enumerate(items):
             info = self._clip(clip_id)
             if not -info.num_frames <= position < info.num_frames:
-                raise StoreError(f"{self.path}: clip {clip_id} has {info.num_frames} frames, none at {position}")
+                raise StoreError(f"{self.name}: clip {clip_id} has {info.num_frames} frames, none at {position}")
             position %= info.num_frames
             segment = int(np.searchsorted(self._ends[clip_id], position, side="right"))
             start = int(self._ends[clip_id][segment]) - info.segments[segment]
             rows, offsets = where.setdefault((clip_id, segment), ([], []))
             rows.append(n)
             offsets.append(position - start)
+        large = SEGMENT_LARGE if masks else ("frames",)
+        read = partial(self._read_segments, where, large, out)
+        if self._copy is None:
+            read()
+        else:
+            self._copy.read_held([(clip, segment, name) for clip, segment in where for name in large], read)
+        return FrameBatch(clip_ids=tuple(clip_id for clip_id, _ in items), **out)
+
+    def _read_segments(
+        self,
+        where: dict[tuple[str, int], tuple[list[int], list[int]]],
+        large: Sequence[str],
+        out: dict[str, np.ndarray],
+    ) -> None:
+        """Fill rows of `out` from segments: (clip, segment) -> rows and the frames of the segment that belong there."""
         waiting: list[tuple[str, int | list[int], Any]] = []
         for (clip_id, segment), (rows, offsets) in where.items():
-            for name in ("frames", "masks") if masks else ("frames",):
+            for name in large:
                 array = self._array(clip_id, segment, name)
                 if len(rows) > 1 and offsets == list(range(offsets[0], offsets[0] + len(offsets))):
                     waiting.append((name, rows, array[offsets[0] : offsets[-1] + 1].read()))
@@ -157,7 +184,6 @@ class StoreReader:
                 out[name][rows] = values[np.asarray(offsets) + start]
         for name, row, future in waiting:
             out[name][row] = self._result(future)
-        return FrameBatch(clip_ids=tuple(clip_id for clip_id, _ in items), **out)
 
     def pairs(self) -> dict[str, np.ndarray]:
         """Frame pairs: clip (N,) names, i and j (N,) positions in the clip, seconds (N,) apart, motion (N,) in [0, 1].
@@ -167,7 +193,7 @@ class StoreReader:
         """
         folder = self.path / "pairs"
         if not folder.is_dir():
-            raise StoreError(f"{self.path}: no frame pairs; run the same `streampose ingest` again to finish it")
+            raise StoreError(f"{self.name}: no frame pairs; run the same `streampose ingest` again to finish it")
         names = np.array(read_attributes(folder)["clips"], dtype=str)
         columns = {
             name: self._result(self._open(folder / name).read()) for name in ("clip", "i", "j", "seconds", "motion")
@@ -190,12 +216,14 @@ class StoreReader:
         try:
             return self._clips[clip_id]
         except KeyError:
-            raise StoreError(f"{self.path}: no clip {clip_id}; `streampose inspect {self.path}` lists them") from None
+            raise StoreError(f"{self.name}: no clip {clip_id}; `streampose inspect {self.name}` lists them") from None
 
     def _small_arrays(self, clip_id: str) -> dict[str, np.ndarray]:
         if clip_id not in self._small:
             lengths, segments = self._clips[clip_id].segments, self.path / "clips" / clip_id / "segments"
-            names = [name for name in SEGMENT_ARRAYS if name not in ("frames", "masks")]
+            names = [name for name in SEGMENT_ARRAYS if name not in SEGMENT_LARGE]
+            if self._copy is not None:
+                self._copy.fetch(clip_id, [(n, name) for n in range(len(lengths)) for name in names])
             known = [name for name in names if name not in WHERE_MISSING or (segments / "0" / name).is_dir()]
             parts = {name: [self._array(clip_id, n, name).read() for n in range(len(lengths))] for name in known}
             self._small[clip_id] = {
@@ -223,5 +251,5 @@ class StoreReader:
         except (ValueError, OSError, KeyError) as error:
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StoreError(
-                f"{self.path}: a segment is damaged ({line}); run `streampose ingest --overwrite` for its source"
+                f"{self.name}: a segment is damaged ({line}); run `streampose ingest --overwrite` for its source"
             ) from None

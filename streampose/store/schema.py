@@ -49,6 +49,7 @@ SEGMENT_ARRAYS: dict[str, tuple[str, Any]] = {
     "frame_index": ("int64", lambda size: ()),
     "quality": ("float32", lambda size: ()),  # in [0, 1], 1 is best: masks.quality
 }
+SEGMENT_LARGE = ("frames", "masks")  # read frame by frame; the others are read whole with their clip
 WHERE_MISSING = {"quality": 1.0}  # name -> value of the frames of clips that were written before the array was
 
 

@@ -111,12 +111,12 @@ def evaluate(
         margin = float(reader.attributes.get("margin", padding))
         if margin != padding:
             logger.warning(
-                "%s: its crops have a margin of %g, the model was trained with %g", reader.path, margin, padding
+                "%s: its crops have a margin of %g, the model was trained with %g", reader.name, margin, padding
             )
             padding = margin  # where the boxes are compared with the truth's
         found = list(predict_clips(predictor.predict_crops, predictor.input_size, skeleton, reader))
         if not found:
-            raise StoreError(f"{reader.path}: no clips in it; ingest videos that show a subject first")
+            raise StoreError(f"{reader.name}: no clips in it; ingest videos that show a subject first")
     metrics: dict[str, float] = {}
     per_joint: dict[str, dict[str, float]] = {}
     samples = sum(len(item.xy) for item in found)

@@ -25,6 +25,7 @@ from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
 from streampose.store.reader import StoreReader
+from streampose.store.remote import url_of
 from streampose.structures import Skeleton
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
@@ -235,7 +236,7 @@ def write_run(
         "input_size": getattr(settings, "input_size", reader.crop_size),
         "padding": float(reader.attributes.get("margin", MARGIN)),
         "seed": seed,
-        "store": str(reader.path),
+        "store": reader.name,
         "init": None if init is None else str(init),
         "made": {
             "preset": preset,
@@ -274,7 +275,7 @@ def open_reader(store: Path) -> StoreReader:
     Raises:
         StoreError: there is none, or no clip in it.
     """
-    if not store.exists():
+    if url_of(store) is None and not store.exists():
         raise StoreError(f"{store}: no store there; run `streampose ingest ./videos` first")
     reader = StoreReader(store)
     if not reader.clips():

@@ -55,7 +55,7 @@ def read_frames(reader: StoreReader, size: int, megabytes: float) -> Frames:
     clips = reader.clips()
     total = sum(clip.num_frames for clip in clips)
     if total == 0:
-        raise TrainingError(f"{reader.path}: no clips to train on; ingest videos first")
+        raise TrainingError(f"{reader.name}: no clips to train on; ingest videos first")
     stride = max(1, int(np.ceil(total * size * size * 4.5 / (megabytes * 2**20))))
     if stride > 1:
         logger.info("training on every %d-th of %d frames, to stay within %.0f MB", stride, total, megabytes)
@@ -68,7 +68,7 @@ def read_frames(reader: StoreReader, size: int, megabytes: float) -> Frames:
         parts.append((crops, masks, data.boxes[kept], np.full(kept.sum(), number), data.pts_seconds[kept]))
     crops, masks, boxes, clip_of, seconds = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if not len(crops):
-        raise TrainingError(f"{reader.path}: no frame has a mask; look at it by `streampose inspect`")
+        raise TrainingError(f"{reader.name}: no frame has a mask; look at it by `streampose inspect`")
     return make_frames(crops, masks, boxes, clip_of, seconds)
 
 

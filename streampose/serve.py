@@ -101,9 +101,10 @@ def _server(session: Session, host: str, listener: socket.socket) -> Iterator[No
     import uvicorn
 
     from streampose.server.app import create_app
+    from streampose.server.stage import Stage
 
     config = uvicorn.Config(
-        create_app(session, host), log_level="warning", access_log=False, timeout_graceful_shutdown=1,
+        create_app(Stage(session), host), log_level="warning", access_log=False, timeout_graceful_shutdown=1,
         ws_max_size=1 << 16, ws_per_message_deflate=False, server_header=False,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -21,8 +21,8 @@ from websockets.sync.client import connect
 
 from streampose.errors import BundleError, ConfigError, StreamposeError, VideoError
 from streampose.serve import serve
-from streampose.server import app as app_module
-from streampose.server.messages import unpack_frame
+from streampose.server import stream as stream_module
+from streampose.server.packing import unpack_frame
 
 SCRIPT = """
 import json, pathlib, sys
@@ -101,7 +101,7 @@ def test_serves_frames_that_follow_the_person_until_the_time_is_over(walker_bund
 
 
 def test_a_client_that_never_reads_is_cut_off_and_slows_nobody(walker_bundle, port, monkeypatch):
-    monkeypatch.setattr(app_module, "SEND_SECONDS", 1.0)
+    monkeypatch.setattr(stream_module, "SEND_SECONDS", 1.0)
     with serving(source="test", model=walker_bundle, port=port, seconds=7.0):
         get(port, "/readyz")
         with socket.socket() as stuck:

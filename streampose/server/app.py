@@ -1,194 +1,316 @@
-"""The HTTP and WebSocket face of a live session: the page, the stream, status and health."""
+"""The HTTP and WebSocket face of a live session: the page, the stream, uploads, listings, health and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import anyio
-from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
-from fastapi.responses import FileResponse
+import numpy as np
+from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
 
 import streampose
-from streampose.server.guard import Guard
+from streampose.errors import StreamposeError
+from streampose.runtime.predictor import Predictor
+from streampose.server.guard import BodyError, Guard, Limits
 from streampose.server.messages import (
     FrameMessage,
     HelloMessage,
-    LatencyMessage,
+    ListingMessage,
+    PoseMessage,
+    ProblemMessage,
     SkeletonMessage,
+    StateMessage,
     StatsMessage,
+    SwitchMessage,
     describe_skeleton,
-    pack_frame,
 )
-from streampose.server.results import Result, Timings
-from streampose.server.session import Session
+from streampose.server.metrics import CONTENT_TYPE, write_metrics
+from streampose.server.stage import Busy, Stage, UnknownName
+from streampose.server.stream import Broadcast, Client, Options
+from streampose.server.uploads import MAX_BOXES, Refused, read_poses
 
 WEB = Path(__file__).parent / "web"
-MAX_CLIENTS = 256
-UNDER_WAY = 2  # frames sent and not yet acknowledged by a client that acknowledges
-SEND_SECONDS = 10.0  # a client that takes nothing for so long is cut off
+MAX_COORDINATE = 100_000.0
+UPLOAD_KINDS = ("image/jpeg", "image/png", "image/webp", "image/bmp", "video/mp4", "application/octet-stream")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemMessage, "description": text}
+    for status, text in {
+        401: "The token is missing or wrong.",
+        403: "Another site's page, or a name that is not this server's.",
+        429: "Too many requests.",
+    }.items()
+}
+DESCRIPTION = """Live pose. `WS /v1/stream` carries the poses (query: `video=jpeg|none`, `format=json|compact`, `ack`,
+`fps`, `camera`); its messages are in `GET /v1/schema`."""
 
 
-def create_app(session: Session, host: str = "127.0.0.1") -> FastAPI:
+def refusals(**more: str) -> dict[int | str, dict[str, Any]]:
+    """Answers of a route that OpenAPI should tell of, besides those of all routes: `refusals(s404="...")`."""
+    return {int(name[1:]): {"model": ProblemMessage, "description": text} for name, text in more.items()}
+
+
+def _unwell(text: str) -> dict[int | str, dict[str, Any]]:
+    return {503: {"model": StateMessage, "description": text}}
+
+
+def create_app(
+    stage: Stage,
+    host: str = "127.0.0.1",
+    *,
+    token: str | None = None,
+    secure: bool = False,
+    limits: Limits | None = None,
+    load_predictor: Callable[[Path], Predictor] | None = None,
+    max_subjects: int = 4,
+) -> FastAPI:
     """The application around a started session.
 
     Args:
         host: the address it will be bound to; decides which Host headers are welcome.
+        token: what clients must show; None where none is needed.
+        secure: it will speak TLS.
+        load_predictor: opens a model a second time for uploads, so that they never touch the live one; None refuses
+            uploads.
+        max_subjects: followed at once in uploaded videos.
     """
-    app = FastAPI(title="streampose", version=streampose.__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, host=host)
-    clients: set[Client] = set()
+    limits = limits or Limits()
+    broadcast = Broadcast(stage)
+    answers: Counter[int] = Counter()
 
-    @app.get("/", include_in_schema=False)
-    def page() -> FileResponse:
-        return FileResponse(WEB / "index.html")
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        with broadcast.running():
+            yield
 
+    app = FastAPI(
+        title="streampose", version=streampose.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
+        lifespan=lifespan, responses=REFUSALS,
+    )  # fmt: skip
+    app.add_middleware(Guard, host=host, token=token, limits=limits, secure=secure)
+    app.add_middleware(_Counting, answers=answers)
     app.mount("/static", StaticFiles(directory=WEB), name="static")
-
-    @app.get("/v1/status")
-    def status() -> StatsMessage:
-        """State, rates, latencies and counts."""
-        return session.stats()
-
-    @app.get("/v1/skeleton")
-    def skeleton() -> SkeletonMessage:
-        """Joints and bones of the model being served."""
-        return describe_skeleton(session.predictor.skeleton)
-
-    @app.get("/v1/schema")
-    def schema() -> dict[str, Any]:
-        """JSON Schema of the messages of `WS /v1/stream`, which OpenAPI has no place for."""
-        return {model.__name__: model.model_json_schema() for model in (HelloMessage, FrameMessage, StatsMessage)}
-
-    @app.get("/healthz")
-    def healthy(response: Response) -> dict[str, str]:
-        """200 while the process does its work, 503 once the session has failed."""
-        if session.failure is not None:
-            response.status_code = 503
-            return {"status": "failed", "error": str(session.failure)}
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    def ready(response: Response) -> dict[str, str]:
-        """200 while poses are being published, 503 before the first one and while the source is lost."""
-        response.status_code = 200 if session.ready else 503
-        return {"status": "ready" if session.ready else session.stats().state}
+    for error in (RequestValidationError, BodyError, ClientDisconnect):
+        app.add_exception_handler(error, _explain)
+    _add_page_and_health(app, stage, broadcast, answers)
+    _add_listings(app, stage)
+    _add_uploads(app, stage, limits, load_predictor, max_subjects)
 
     @app.websocket("/v1/stream")
-    async def stream(socket: WebSocket, video: Literal["jpeg", "none"] = "none", ack: bool = False) -> None:
-        if len(clients) >= MAX_CLIENTS:
-            await socket.close(1013, f"{MAX_CLIENTS} clients are connected already")
+    async def stream(
+        socket: WebSocket,
+        video: Literal["jpeg", "none"] = "none",
+        format: Literal["json", "compact"] = "json",
+        ack: bool = False,
+        fps: Annotated[float | None, Query(gt=0, le=1000)] = None,
+        camera: Annotated[int | None, Query(ge=0, le=255)] = None,
+    ) -> None:
+        if len(broadcast.clients) >= limits.clients:
+            broadcast.counts.refused += 1
+            await socket.close(1013, f"{limits.clients} clients are connected already")
             return
-        await socket.accept()
-        client = Client(socket, session, video=video == "jpeg", ack=ack)
-        clients.add(client)
-        try:
-            await client.run()
-        finally:
-            clients.discard(client)
+        client = Client(socket, broadcast, Options(video, format, ack, fps, camera))
+        await client.run()
 
     return app
 
 
-class Client:
-    """One open stream: sends the newest result whenever the client can take one, and numbers once a second."""
+def _add_page_and_health(app: FastAPI, stage: Stage, broadcast: Broadcast, answers: Counter[int]) -> None:
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(WEB / "index.html")
 
-    def __init__(self, socket: WebSocket, session: Session, *, video: bool, ack: bool):
-        self._socket, self._session, self._video, self._ack = socket, session, video, ack
-        self._wake = asyncio.Event()
-        self._under_way: dict[int, float] = {}
-        self._shown = Timings(keep=1000)
-        loop = asyncio.get_running_loop()
+    @app.get("/v1/status")
+    def status() -> StatsMessage:
+        """State, rates, latencies and counts."""
+        return stage.session.stats().model_copy(update={"clients": len(broadcast.clients)})
 
-        def notify() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._wake.set)
+    @app.get("/v1/skeleton")
+    async def skeleton() -> SkeletonMessage:
+        """Joints and bones of the model being served."""
+        return describe_skeleton(stage.session.predictor.skeleton)
 
-        self._slot = session.subscribe(notify)
+    @app.get("/v1/schema")
+    async def schema() -> dict[str, Any]:
+        """JSON Schema of the messages of `WS /v1/stream`, which OpenAPI has no place for."""
+        return {model.__name__: model.model_json_schema() for model in (HelloMessage, FrameMessage, StatsMessage)}
 
-    async def run(self) -> None:
-        """Serve until the client leaves, takes nothing any more, or the session ends."""
+    @app.get(
+        "/healthz",
+        response_model_exclude_none=True,
+        responses={503: {"model": StateMessage, "description": "The session has failed."}},
+    )
+    async def healthy(response: Response) -> StateMessage:
+        """200 while the process does its work, 503 once the session has failed."""
+        if stage.session.failure is not None:
+            response.status_code = 503
+            return StateMessage(status="failed", error=str(stage.session.failure))
+        return StateMessage(status="ok")
+
+    @app.get(
+        "/readyz",
+        response_model_exclude_none=True,
+        responses={503: {"model": StateMessage, "description": "No poses at present."}},
+    )
+    async def ready(response: Response) -> StateMessage:
+        """200 while poses are being published, 503 before the first one and while the source is lost."""
+        response.status_code = 200 if stage.session.ready else 503
+        return StateMessage(status="ready" if stage.session.ready else broadcast.stats().state)
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text."}},
+    )
+    async def metrics() -> Response:
+        """Metrics for Prometheus."""
+        text = write_metrics(
+            broadcast.stats(), broadcast.counts, ready=stage.session.ready, version=streampose.__version__,
+            answers=answers,
+        )  # fmt: skip
+        return Response(text, media_type=CONTENT_TYPE)
+
+
+def _add_listings(app: FastAPI, stage: Stage) -> None:
+    @app.get("/v1/models")
+    def models() -> ListingMessage:
+        """The models that may be served, by name."""
+        return ListingMessage(current=stage.model, names=stage.models())
+
+    @app.get("/v1/sources")
+    def sources() -> ListingMessage:
+        """The sources that may be served, by name."""
+        return ListingMessage(current=stage.source, names=stage.sources())
+
+    @app.put(
+        "/v1/session",
+        responses=refusals(
+            s404="A name that is not listed.", s409="Another exchange is going on, or this source cannot be opened."
+        ),
+    )
+    def switch(wanted: SwitchMessage) -> StatsMessage:
+        """Serve another source, another model or both, chosen from the listings; the streams go on with a new hello."""
         try:
-            async with anyio.create_task_group() as group:
-
-                async def until_left() -> None:
-                    await self._receive()
-                    group.cancel_scope.cancel()
-
-                group.start_soon(until_left)
-                with contextlib.suppress(WebSocketDisconnect, TimeoutError):
-                    await self._send()
-                group.cancel_scope.cancel()
-        finally:
-            self._session.unsubscribe(self._slot)
-
-    async def _receive(self) -> None:
-        while True:
-            message = await self._socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            number, shown = _acknowledged(message.get("text"))
-            captured_at = self._under_way.pop(number, None)
-            if captured_at is not None:
-                now = time.monotonic()
-                if shown:
-                    self._shown.add(now, 1000.0 * (now - captured_at))
-                self._wake.set()
-
-    async def _send(self) -> None:
-        session = self._session
-        hello = HelloMessage(
-            version=streampose.__version__,
-            skeleton=describe_skeleton(session.predictor.skeleton),
-            **session.names._asdict(),
-        )
-        await self._text(hello.model_dump_json())
-        stats_at = time.monotonic()
-        while True:
-            self._wake.clear()
-            may_send = not self._ack or len(self._under_way) < UNDER_WAY
-            result = self._slot.take() if may_send else None
-            if result is not None:
-                await self._frame(result)
-            if time.monotonic() >= stats_at or session.done.is_set():
-                stats_at += 1.0
-                await self._text(self._stats().model_dump_json())
-            if session.done.is_set():
-                await self._socket.close(1001, "the session ended")
-                return
-            with anyio.move_on_after(max(0.0, stats_at - time.monotonic())):
-                await self._wake.wait()
-
-    async def _frame(self, result: Result) -> None:
-        if self._ack:
-            self._under_way[result.number] = result.captured_at
-        if not self._video:
-            await self._text(result.message())
-            return
-        jpeg = await anyio.to_thread.run_sync(result.jpeg)
-        with anyio.fail_after(SEND_SECONDS):
-            await self._socket.send_bytes(pack_frame(result.message(), jpeg))
-
-    async def _text(self, text: str) -> None:
-        with anyio.fail_after(SEND_SECONDS):
-            await self._socket.send_text(text)
-
-    def _stats(self) -> StatsMessage:
-        shown: LatencyMessage | None = self._shown.percentiles(time.monotonic() - 10.0) if self._ack else None
-        return self._session.stats().model_copy(update={"shown_latency_ms": shown, "skipped": self._slot.skipped})
+            stage.switch(wanted.source, wanted.model)
+        except UnknownName as error:
+            raise HTTPException(404, str(error)) from None
+        except (Busy, StreamposeError) as error:
+            raise HTTPException(409, str(error)) from None
+        return stage.session.stats()
 
 
-def _acknowledged(text: str | None) -> tuple[int, bool]:
-    """(frame number, whether it was shown) of an `ack` message; number -1 for anything else, which is ignored."""
+def _add_uploads(
+    app: FastAPI, stage: Stage, limits: Limits, load: Callable[[Path], Predictor] | None, max_subjects: int
+) -> None:
+    places = asyncio.Semaphore(limits.uploads)
+    turn = anyio.Lock()
+    loaded: dict[str, Predictor] = {}
+
+    def predictor_for(name: str, folder: Path) -> Predictor:
+        if name not in loaded:
+            assert load is not None
+            predictor = load(folder)
+            loaded.clear()  # one at a time
+            loaded[name] = predictor
+        return loaded[name]
+
+    @app.post(
+        "/v1/pose",
+        responses=refusals(
+            s400="An empty body.", s404="A model that is not listed.", s408="The body came too slowly.",
+            s413="Too large or too long.", s415="Neither a picture nor a video that is accepted.",
+            s422="A damaged file, or an option that makes no sense.", s503="Too many uploads at once.",
+        ),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in UPLOAD_KINDS},
+            }
+        },
+    )  # fmt: skip
+    async def pose(
+        request: Request,
+        model: Annotated[str | None, Query(max_length=1000, description="A name of GET /v1/models.")] = None,
+        box: Annotated[
+            list[str] | None,
+            Query(
+                description="x0,y0,x1,y1: where a subject of a picture is, edges in pixels; give it once a subject.",
+                max_length=MAX_BOXES,
+            ),
+        ] = None,
+    ) -> PoseMessage:
+        """Poses of a picture or of a short video, whose bytes are the body (`curl --data-binary @picture.jpg`).
+
+        Nothing is stored. A picture is searched as a whole for one subject, unless boxes say where they are.
+        """
+        name = stage.model if model is None else model
+        folder = stage.model_path(name)
+        if load is None or name is None or folder is None:
+            raise HTTPException(404, f"no model is listed as {name!r}; GET /v1/models lists them")
+        boxes = [_parse_box(text) for text in box or ()]
+        if places.locked():
+            raise HTTPException(503, "other uploads are being worked on; try again", {"retry-after": "2"})
+        async with places:
+            data = await request.body()
+
+            def work() -> PoseMessage:
+                return read_poses(
+                    data, predictor_for(name, folder), boxes, model=name, max_subjects=max_subjects,
+                    in_memory=stage.private,
+                )  # fmt: skip
+
+            try:
+                async with turn:
+                    return await anyio.to_thread.run_sync(work)
+            except Refused as error:
+                raise HTTPException(error.status, str(error)) from None
+
+
+def _parse_box(text: str) -> np.ndarray:
+    """`x0,y0,x1,y1` -> (4,).
+
+    Raises:
+        HTTPException: 422.
+    """
     try:
-        message = json.loads(text) if text is not None and len(text) <= 200 else None
+        x0, y0, x1, y1 = (float(part) for part in text[:200].split(","))
     except ValueError:
-        message = None
-    if not isinstance(message, dict) or message.get("type") != "ack" or not isinstance(message.get("number"), int):
-        return -1, False
-    return message["number"], message.get("shown") is not False
+        raise HTTPException(422, f"box={text[:60]}: expected four numbers, x0,y0,x1,y1") from None
+    if not (abs(x0) < MAX_COORDINATE and abs(y1) < MAX_COORDINATE and 1 <= x1 - x0 < MAX_COORDINATE):
+        raise HTTPException(422, f"box={text[:60]}: x1 must be greater than x0 by a pixel or more")
+    if not 1 <= y1 - y0 < MAX_COORDINATE:
+        raise HTTPException(422, f"box={text[:60]}: y1 must be greater than y0 by a pixel or more")
+    return np.array([x0, y0, x1, y1], np.float32)
+
+
+async def _explain(_: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request, in one line."""
+    if isinstance(error, BodyError):
+        return JSONResponse({"detail": str(error)}, error.status)
+    if not isinstance(error, RequestValidationError):
+        return JSONResponse({"detail": "the client left before its body was complete"}, 400)
+    problems = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return JSONResponse({"detail": "; ".join(problems)[:2000]}, 422)
+
+
+class _Counting:
+    """ASGI middleware: counts answers by status."""
+
+    def __init__(self, app: Any, answers: Counter[int]):
+        self.app, self.answers = app, answers
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        async def counting_send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.answers[message["status"]] += 1
+            await send(message)
+
+        await self.app(scope, receive, counting_send if scope["type"] == "http" else send)

@@ -1,29 +1,18 @@
-"""What the live server says: the documented messages of `WS /v1/stream` and `GET /v1/*`, and their binary packing.
+"""What the live server says: the documented messages of `WS /v1/stream` and of `/v1/*`.
 
-Schema 1; `GET /v1/schema` gives it as JSON Schema. A client opens `WS /v1/stream?video=jpeg|none&ack=0|1` and receives
+README.md beside this file tells how to talk to it; `GET /v1/schema` and `GET /openapi.json` give the same to machines;
+`packing.py` holds the binary layouts.
 
-1. one `hello` (text) with the skeleton, so that it can draw what follows;
-2. a `frame` for every published frame it is quick enough to take. With `video=none` (the default) it is a text message;
-   with `video=jpeg` it is a binary one that carries the same JSON and the very picture the keypoints were found in:
-   `uint32 big-endian length of the JSON | JSON (UTF-8) | JPEG`;
-3. `stats` (text) once a second, also while no frames flow, with the state of the source.
-
-With `ack=1` the client sends `{"type": "ack", "number": n}` after it has shown frame n (`"shown": false` if it skipped
-it); the server then keeps at most two frames under way to it, so no lag builds up in network buffers, and reports the
-capture-to-shown latency.
-
-Keypoints are [x, y, z, confidence] in pixels of the source (`size`), pixel centres are integers; z is the depth
-relative to the skeleton's root, away from the camera, in the same pixels (0 for a 2D model). Boxes are [x0, y0, x1, y1]
-edges.
+Schema 1. Keypoints are [x, y, z, confidence] in pixels of the source (`size`), pixel centres are integers; z is the
+depth relative to the skeleton's root, away from the camera, in the same pixels (0 for a 2D model). Boxes are
+[x0, y0, x1, y1] edges. Fields that are null may be left out.
 """
 
 from __future__ import annotations
 
-import json
-import struct
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from streampose.structures import Skeleton
 
@@ -184,6 +173,63 @@ class HelloMessage(Message):
     model: str
     runtime: str
     skeleton: SkeletonMessage
+    cameras: list[str] = []
+    pictures: bool = True
+    """Whether pictures are sent to those who ask for them; a private server keeps them to itself."""
+
+
+class ListingMessage(Message):
+    """Names that may be chosen, and the one that is on; None where what is on has none."""
+
+    current: str | None
+    names: list[str]
+
+
+class SwitchMessage(BaseModel):
+    """What to serve from now on: names of the listings; what is left out stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str | None = Field(None, max_length=1000)
+    model: str | None = Field(None, max_length=1000)
+
+
+class PosesMessage(BaseModel):
+    """The subjects of one frame of an upload."""
+
+    model_config = ConfigDict(frozen=True)
+    index: int
+    pts_seconds: float
+    subjects: list[SubjectMessage]
+
+
+class PoseMessage(Message):
+    """The answer to an upload; `size` is the width and height of its pictures as displayed.
+
+    `verdict` is `ok`, or `repaired` where frames of a video were lost, which `reason` tells.
+    """
+
+    kind: Literal["image", "video"]
+    model: str
+    joints: list[str]
+    size: tuple[int, int]
+    frames: list[PosesMessage]
+    verdict: Literal["ok", "repaired"] = "ok"
+    reason: str = ""
+
+
+class StateMessage(BaseModel):
+    """Health or readiness in a word."""
+
+    model_config = ConfigDict(frozen=True)
+    status: str
+    error: str | None = None
+
+
+class ProblemMessage(BaseModel):
+    """Why a request was refused."""
+
+    model_config = ConfigDict(frozen=True)
+    detail: str
 
 
 def describe_skeleton(skeleton: Skeleton) -> SkeletonMessage:
@@ -195,21 +241,3 @@ def describe_skeleton(skeleton: Skeleton) -> SkeletonMessage:
         flip_pairs=[(left, right) for left, right in skeleton.flip_pairs],
         root=skeleton.root,
     )
-
-
-def pack_frame(header: str, jpeg: bytes) -> bytes:
-    """A binary frame message: uint32 big-endian length of the JSON, the JSON, the JPEG."""
-    encoded = header.encode()
-    return struct.pack(">I", len(encoded)) + encoded + jpeg
-
-
-def unpack_frame(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """The inverse of `pack_frame`: (the frame message, JPEG bytes).
-
-    Raises:
-        ValueError: the message is shorter than it says, or its header is not JSON.
-    """
-    if len(message) < 4 or len(message) < 4 + struct.unpack_from(">I", message)[0]:
-        raise ValueError(f"frame message of {len(message)} bytes is shorter than its header says")
-    (length,) = struct.unpack_from(">I", message)
-    return json.loads(message[4 : 4 + length]), message[4 + length :]

@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from streampose.server.messages import unpack_frame
+from streampose.server.packing import unpack_frame
 
 SECONDS = 20.0
 MOST_MEGABYTES = 600  # the limit on peak resident memory

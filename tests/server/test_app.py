@@ -9,9 +9,11 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from streampose.server import app as app_module
 from streampose.server.app import WEB, create_app
-from streampose.server.messages import HelloMessage, StatsMessage, unpack_frame
+from streampose.server.guard import Limits
+from streampose.server.messages import HelloMessage, StatsMessage
+from streampose.server.packing import unpack_frame
+from streampose.server.stage import Stage
 
 STREAM = "ws://localhost:8765/v1/stream"
 
@@ -20,7 +22,7 @@ STREAM = "ws://localhost:8765/v1/stream"
 def running(make_session, source):
     session = make_session(source)
     session.start()
-    with TestClient(create_app(session), base_url="http://localhost:8765") as client:
+    with TestClient(create_app(Stage(session)), base_url="http://localhost:8765") as client:
         yield client, session, source
 
 
@@ -92,7 +94,7 @@ def test_health_says_when_the_session_failed(make_session, source, fakes):
     session.start()
     source.push(fakes.dot(0, 0))
     assert session.done.wait(5)
-    with TestClient(create_app(session), base_url="http://localhost") as client:
+    with TestClient(create_app(Stage(session)), base_url="http://localhost") as client:
         assert client.get("/healthz").status_code == 503
         assert client.get("/healthz").json()["error"] == "no memory"
 
@@ -160,11 +162,11 @@ def test_nonsense_from_a_client_is_ignored(running, fakes, text):
 
 
 def test_a_client_that_leaves_gives_its_slot_back(running, fakes):
-    client, session, _ = running
+    client, *_ = running
     with client.websocket_connect(STREAM) as socket:
         next_of(socket, "hello")
-        assert session.stats().clients == 1
-    assert session.stats().clients == 0
+        assert client.get("/v1/status").json()["clients"] == 1
+    assert client.get("/v1/status").json()["clients"] == 0
 
 
 def test_the_end_of_the_session_closes_the_stream(running):
@@ -179,10 +181,11 @@ def test_the_end_of_the_session_closes_the_stream(running):
     assert session.done.is_set()
 
 
-def test_too_many_clients_are_turned_away(running, monkeypatch):
-    client, *_ = running
-    monkeypatch.setattr(app_module, "MAX_CLIENTS", 1)
-    with client.websocket_connect(STREAM) as socket:
+def test_too_many_clients_are_turned_away(make_session, source):
+    session = make_session(source)
+    session.start()
+    app = create_app(Stage(session), limits=Limits(clients=1))
+    with TestClient(app, base_url="http://localhost:8765") as client, client.websocket_connect(STREAM) as socket:
         next_of(socket, "hello")
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(STREAM):
             pass
@@ -192,7 +195,7 @@ def test_too_many_clients_are_turned_away(running, monkeypatch):
 def test_foreign_names_and_pages_are_refused(running, headers):
     client, *_ = running
     answer = client.get("/v1/status", headers=headers)
-    assert answer.status_code == 403 and answer.text.startswith("refused:")
+    assert answer.status_code == 403 and answer.json()["detail"].startswith("refused:")
     with pytest.raises(WebSocketDisconnect), client.websocket_connect(STREAM, headers=headers):
         pass
 
@@ -207,7 +210,7 @@ def test_no_thread_is_left(make_session, source):
     before = threading.active_count()
     session = make_session(source)
     session.start()
-    with TestClient(create_app(session), base_url="http://localhost") as client:
+    with TestClient(create_app(Stage(session)), base_url="http://localhost") as client:
         client.get("/healthz")
     session.stop()
     assert threading.active_count() <= before

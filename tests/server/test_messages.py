@@ -5,7 +5,8 @@ import json
 import pytest
 
 from streampose.config import load_skeleton
-from streampose.server.messages import MESSAGE_SCHEMA, FrameMessage, describe_skeleton, pack_frame, unpack_frame
+from streampose.server.messages import MESSAGE_SCHEMA, FrameMessage, describe_skeleton
+from streampose.server.packing import pack_frame, unpack_frame
 
 
 def test_a_frame_survives_packing():

@@ -17,7 +17,7 @@ from streampose.geometry.distortion import distort_pixels, project, undistort_pi
 from streampose.structures import Camera
 
 GENEROUS = 0.03  # of the picture's longer side: views further than this from a point never belong to it
-GATE_SIGMAS = 4.0  # views further than this from a point are outliers, in standard deviations of the noise
+GATE_SIGMAS = 6.0  # views further than this from a point are outliers, in standard deviations of the noise
 LEAST_GATE = 0.002  # of the picture's longer side; below it nothing is an outlier
 MOST_PAIRS = 28  # of views that are tried for each point: all pairs of eight cameras
 PAIR_SLACK = 1.5  # two views place a point less well than all do, so a third may lie further from it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -139,6 +140,26 @@ class Predictor:
         for crop, box in zip(crops, boxes, strict=True):
             crop[:] = crop_resize(image, box, self.input_size)
         return self.to_source(*self.predict_crops(crops), boxes)
+
+    def predict_views(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Keypoints]:
+        """Keypoints of the subjects in several images, all in one batch.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+            boxes: for each image (N, 4), as for `predict`.
+        """
+        if len(images) == 1:
+            return [self.predict(images[0], boxes[0])]
+        crops = [
+            crop_resize(image, box, self.input_size) for image, some in zip(images, boxes, strict=True) for box in some
+        ]
+        S = self.input_size
+        keypoints, confidence = self.predict_crops(np.stack(crops) if crops else np.zeros((0, S, S, 3), np.uint8))
+        ends = np.cumsum([len(some) for some in boxes])[:-1]
+        parts = zip(np.split(keypoints, ends), np.split(confidence, ends), boxes, strict=True)
+        return [
+            self.to_source(points, sure, np.asarray(some, np.float32).reshape(-1, 4)) for points, sure, some in parts
+        ]
 
     def to_source(self, keypoints: np.ndarray, confidence: np.ndarray, boxes: np.ndarray) -> Keypoints:
         """Map what `predict_crops` returned from crop pixels to source pixels: (B, K, 3), (B, K), (B, 4) boxes."""

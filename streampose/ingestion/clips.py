@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,6 +54,13 @@ class _Open:
     masks: str
 
 
+class _Look(NamedTuple):
+    """A frame that is looked at, and how many frames went by since the look before; None after the last."""
+
+    frame: Frame | None
+    passed: int
+
+
 class ClipMaker:
     """Cuts the clips of one span of a video.
 
@@ -85,19 +93,21 @@ class ClipMaker:
         )
         if self._options.masks == "moving":
             pictures = iter(())
-        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._with_later(video), 8) as frames:
+        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._with_later(video), 4) as looks:
             stage = _Stage(scenes)
-            for frame, cut, later in frames:
-                self.frames += 1
+            for (frame, passed), cut, later in looks:
+                self.frames += passed
+                if frame is None:
+                    continue
+                self.looks += 1
                 if cut:
                     self._end_shot()
                     self.masking.reset()
-                if stage.advance(frame.pts_seconds, cut) or cut or self.frames == 1:
+                if stage.advance(frame.pts_seconds, cut) or cut or self.looks == 1:
                     self._enter(stage.scene, frame.small(self._size), later)
-                if frame.index % self._stride == 0:
-                    self._look(frame, later)
-                if advance is not None and self.frames % 10 == 0:
-                    advance(10)
+                self._look(frame, later)
+                if advance is not None:
+                    advance(passed)
         self._end_shot()
 
     def discard_unfinished(self) -> None:
@@ -106,27 +116,33 @@ class ClipMaker:
             clip.writer.discard()
         self._open.clear()
 
-    def _with_later(self, video: Video) -> Iterator[tuple[Frame, bool, list[np.ndarray]]]:
-        """Frames, whether a cut lies before them, and small pictures of those that follow where masks need them."""
+    def _with_later(self, video: Video) -> Iterator[tuple[_Look, bool, list[np.ndarray]]]:
+        """Looks, whether a cut lies before them, and small pictures of those that follow where masks need them."""
         count = self.masking.look_ahead
         if count:
-            yield from look_ahead(self._frames(video), self._picture, count)
+            yield from look_ahead(self._looks(video), self._picture, count)
             return
-        for frame, cut in self._frames(video):
-            yield frame, cut, []
+        for look, cut in self._looks(video):
+            yield look, cut, []
 
-    def _picture(self, frame: Frame) -> np.ndarray | None:
-        return frame.small(self._size) if frame.index % self._stride == 0 else None
+    def _picture(self, look: _Look) -> np.ndarray | None:
+        return None if look.frame is None else look.frame.small(self._size)
 
-    def _frames(self, video: Video) -> Iterator[tuple[Frame, bool]]:
-        """Frames, and whether a cut lies before them; the small pictures of those that are looked at are made."""
+    def _looks(self, video: Video) -> Iterator[tuple[_Look, bool]]:
+        """Looks, and whether a cut lies between each and the one before; their small pictures are made."""
         shots = ShotDetector(video.probe.fps)
         thumbnail = thumbnail_size(video.probe.width, video.probe.height)
+        passed, cut = 0, False
         for frame in video.frames(self._span.start_seconds):
             if frame.pts_seconds >= self._span.end_seconds:
-                return
-            self._picture(frame)
-            yield frame, shots.update(frame.glance(thumbnail))
+                break
+            passed += 1
+            cut |= not shots.skim(frame.skim(thumbnail)) and shots.update(frame.glance(thumbnail))
+            if frame.index % self._stride == 0:
+                frame.small(self._size)
+                yield _Look(frame, passed), cut
+                passed, cut = 0, False
+        yield _Look(None, passed), False
 
     def _enter(self, scene: Scene | None, small: np.ndarray, later: list[np.ndarray]) -> None:
         """A shot or another empty scene begins."""
@@ -137,7 +153,6 @@ class ClipMaker:
 
     def _look(self, frame: Frame, later: list[np.ndarray]) -> None:
         """Find the subjects of one frame."""
-        self.looks += 1
         if self._tracker is None:
             self._tracker = Tracker(
                 self._options.max_subjects,

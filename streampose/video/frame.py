@@ -85,6 +85,24 @@ class Frame:
             return self.small(size)
         return self._converter.convert(self._picture, size, "rgb24", rows)
 
+    def skim(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Brightness as it is stored, from few of the pixels, at a tenth of the time of `glance`: enough to tell that
+        nothing has changed since another frame.
+
+        Args:
+            size: (width, height).
+
+        Returns:
+            (height, width) uint8, not turned upright; None where the picture does not keep brightness apart.
+        """
+        if self._picture is None or self._picture.format.name not in PLANAR:
+            return None
+        brightness = self._picture.planes[0]
+        few = cv2.resize(
+            _pixels(brightness)[:, : brightness.width], (4 * size[0], 4 * size[1]), interpolation=cv2.INTER_NEAREST
+        )
+        return np.asarray(cv2.resize(few, size, interpolation=cv2.INTER_AREA))
+
     def crop(self, box: np.ndarray, size: int) -> np.ndarray:
         """`crop_resize(frame.image, box, size)`, made from the pixels under the box alone: (size, size, 3) uint8 RGB.
 

@@ -20,6 +20,7 @@ THUMBNAIL = 64  # pixels of the longer side
 BLOCK, STEP, SEARCH = 16, 8, 10  # pixels of the thumbnail; the search covers a pan of a sixth of the picture a frame
 STILL = 0.12  # 1 - correlation of two frames below which nothing else is looked at
 ALIKE = 0.1  # mean difference, as a share of the contrast, below which two frames are certainly still
+SURELY_ALIKE = 0.08  # the same, told from few pixels
 CUT = 0.25  # share of the middle block that is found nowhere, from which on it is a cut
 CUT_OTHER_COLOURS = 0.21  # the same where the colours are others too
 OTHER_COLOURS = 0.2  # Hellinger distance of colour histograms that speaks for another scene
@@ -43,6 +44,25 @@ class ShotDetector:
         self._patience = max(2, round(FLASH_SECONDS * fps))  # frames
         self._held = 0
         self._before: _Thumbnail | None = None  # the last frame that showed something
+        self._skimmed: np.ndarray | None = None  # few pixels of it
+        self._skimming: np.ndarray | None = None
+
+    def skim(self, few: np.ndarray | None) -> bool:
+        """Whether a frame is certainly still, so that `update` need not see it; else `update` must be called next.
+
+        It is compared with the last frame that `update` saw, so that slow changes are not lost.
+
+        Args:
+            few: (h, w) uint8, always of one size, the frame's brightness from a few of its pixels; None for want of it.
+        """
+        before, self._skimming = self._skimmed, few
+        if few is None or before is None or self._held or few.shape != before.shape:
+            return False
+        contrast = float(cv2.meanStdDev(before)[1][0, 0])
+        if cv2.norm(few, before, cv2.NORM_L1) > SURELY_ALIKE * contrast * few.size:
+            return False
+        self._recent.append(0.0)
+        return True
 
     def update(self, image: np.ndarray) -> bool:
         """True if a cut lies before this frame.
@@ -54,7 +74,7 @@ class ShotDetector:
         if now.contrast < FLAT_FRAME:
             return False
         if before is None or before.grey.shape != now.grey.shape:
-            self._before = now
+            self._before, self._skimmed = now, self._skimming
             return before is not None
         score, other_colours = _unlikeness(before, now)
         cut = score > (CUT_OTHER_COLOURS if other_colours else CUT)
@@ -63,7 +83,7 @@ class ShotDetector:
             self._held += 1  # a flash: judge by what comes after it
             return False
         self._recent.append(score)
-        self._before, self._held = now, 0
+        self._before, self._skimmed, self._held = now, self._skimming, 0
         return cut
 
 

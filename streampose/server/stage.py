@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import streampose
 from streampose.console import logger
 from streampose.errors import StreamposeError, VideoError
 from streampose.server.session import Session
@@ -126,3 +127,20 @@ class Stage:
         """End the session."""
         with self._exchange:  # an exchange comes to its end first
             self._session.stop()
+
+
+def list_models(named: Path, folder: Path = Path("models")) -> dict[str, Path]:
+    """Name -> folder of the models that may be chosen: the one that was named, those in ./models, the shipped one."""
+    found = {entry.name: entry for entry in sorted(folder.glob("*")) if (entry / "bundle.json").is_file()}
+    if not any(entry.samefile(named) for entry in found.values()):
+        name = named.name if named.name and named.name not in found else str(named)
+        found = {name: named, **found}
+    shipped = Path(streampose.__file__).parent / "default_bundle"
+    if shipped.is_dir() and not named.samefile(shipped):
+        found.setdefault("shipped", shipped)
+    return found
+
+
+def name_of(path: Path, models: Mapping[str, Path]) -> str | None:
+    """Under which name a model's folder is listed."""
+    return next((name for name, folder in models.items() if folder.samefile(path)), None)

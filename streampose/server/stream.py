@@ -151,11 +151,14 @@ class Broadcast:
         slot = session.subscribe(lambda: self._call(take))
         self._close = lambda: session.unsubscribe(slot)
         self.latest, self._stats = {}, None
+        missed = 0  # results that were replaced before the event loop came to take them
 
         def take() -> None:
+            nonlocal missed
             while session is self.session and (result := slot.take()) is not None:
                 count = self.latest[result.camera][1] if result.camera in self.latest else 0
-                self.latest[result.camera] = (Encoded(result, not self.stage.private), count + 1)
+                count, missed = count + 1 + slot.skipped - missed, slot.skipped
+                self.latest[result.camera] = (Encoded(result, not self.stage.private), count)
                 self.counts.add_latency(result.latency_ms)
             self._wake()
 

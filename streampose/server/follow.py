@@ -16,6 +16,7 @@ import numpy as np
 from streampose.geometry.crop import square_box
 from streampose.structures import Keypoints
 from streampose.tracking.boxes import box_iou
+from streampose.tracking.identities import Identities
 
 PATIENCE = 5  # frames with too little confidence before a subject is given up
 LOOK_EVERY = 10  # frames between looks at what moves, and between tries of the whole frame of a static camera
@@ -63,6 +64,13 @@ class Follower:
         padding: of the square around a motion box, as the model was trained with.
         max_subjects: how many are followed at once.
         min_confidence: mean confidence of a subject's keypoints under which it counts as lost.
+        look_every: frames between looks for further subjects while all are sure.
+        whole_frame: try the whole frame where nothing is found; not beside a detector, which sees who stands still.
+        identities: gives a subject its old number when it comes back; None counts on.
+
+    Attributes:
+        subjects: those that are followed.
+        motion: what was found last, (N, 4) boxes or None.
     """
 
     def __init__(
@@ -73,15 +81,19 @@ class Follower:
         padding: float,
         max_subjects: int = 1,
         min_confidence: float = 0.1,
+        look_every: int = LOOK_EVERY,
+        whole_frame: bool = True,
+        identities: Identities | None = None,
     ):
         self._find_motion, self._box_from_keypoints = find_motion, box_from_keypoints
         self._padding, self._max_subjects, self._min_confidence = padding, max_subjects, min_confidence
+        self._look_every, self._whole_frame, self._identities = look_every, whole_frame, identities
         self.subjects: list[Subject] = []
         self._next_id = 0
         self._frame = 0
         self._size = (0, 0)
         self._looked = False
-        self._motion: np.ndarray | None = None
+        self.motion: np.ndarray | None = None
 
     def boxes(self, image: np.ndarray) -> np.ndarray:
         """(N, 4) square boxes to run the network on; none where there is nothing to look at."""
@@ -91,14 +103,15 @@ class Follower:
         self._frame += 1
         self._looked = False
         all_sure = bool(self.subjects) and all(subject.sure for subject in self.subjects)
-        if not all_sure or (len(self.subjects) < self._max_subjects and self._frame % LOOK_EVERY == 0):
+        if not all_sure or (len(self.subjects) < self._max_subjects and self._frame % self._look_every == 0):
             self._look(image)
         return np.array([subject.box for subject in self.subjects], np.float32).reshape(-1, 4)
 
-    def update(self, keypoints: Keypoints) -> np.ndarray:
+    def update(self, keypoints: Keypoints, image: np.ndarray | None = None) -> np.ndarray:
         """Take the network's answer for the last boxes: (N,) bool, which of them show a subject.
 
-        `subjects` afterwards holds those, in the same order, at most `max_subjects`.
+        `subjects` afterwards holds those, in the same order, at most `max_subjects`. With the picture, who comes back
+        is known by its looks.
         """
         scores = keypoints.confidence.mean(-1) if len(self.subjects) else np.zeros(0)
         for subject, score, xy, confidence in zip(
@@ -120,6 +133,10 @@ class Follower:
         keep = np.zeros(len(scores), bool)
         keep[kept] = True
         self.subjects = [subject for subject, stays in zip(self.subjects, keep, strict=True) if stays]
+        if self._identities is not None and image is not None:
+            numbers = self._identities.name([s.id for s in self.subjects], keypoints.pick(keep), image)
+            for subject, number in zip(self.subjects, numbers, strict=True):
+                subject.id = number
         return keep
 
     def learn(self, image: np.ndarray) -> None:
@@ -127,12 +144,12 @@ class Follower:
 
         So the background goes on being learnt, and a box that has little or nothing to do with the movement is noticed.
         """
-        if self._looked or self._frame % (LEARN_EVERY if self._motion is None else LOOK_EVERY):
+        if self._looked or self._frame % (LEARN_EVERY if self.motion is None else self._look_every):
             return
-        self._motion = self._find_motion(image)
-        if self._motion is None or not len(self._motion):
+        self.motion = self._find_motion(image)
+        if self.motion is None or not len(self.motion):
             return
-        squares = np.stack([square_box(box, self._padding) for box in self._motion])
+        squares = np.stack([square_box(box, self._padding) for box in self.motion])
         overlap = box_iou(np.array([subject.box for subject in self.subjects]).reshape(-1, 4), squares)  # (N, M)
         all_claimed = (overlap > NEAR).any(0).all()
         for subject, row in zip(self.subjects, overlap, strict=True):
@@ -164,8 +181,8 @@ class Follower:
 
     def _look(self, image: np.ndarray) -> None:
         self._looked = True
-        self._motion = self._find_motion(image)
-        squares = [] if self._motion is None else [square_box(box, self._padding) for box in self._motion]
+        self.motion = self._find_motion(image)
+        squares = [] if self.motion is None else [square_box(box, self._padding) for box in self.motion]
         for subject in self.subjects:
             overlaps = [_iou(square, subject.box) for square in squares]
             subject.moving = max(overlaps, default=0.0) > NEAR
@@ -176,7 +193,7 @@ class Follower:
             known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
             if not known and self._in_picture(square) and len(self.subjects) < self._max_subjects + TRIES:
                 self._add(square, moving=True, order=order)
-        if not self.subjects and (self._motion is None or self._frame % LOOK_EVERY == 0):
+        if self._whole_frame and not self.subjects and (self.motion is None or self._frame % self._look_every == 0):
             width, height = self._size
             self._add(square_box(np.array([0, 0, width, height], np.float32)), moving=False)
 

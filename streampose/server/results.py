@@ -50,6 +50,7 @@ class Scene:
         errors_px: (M, K) mean distance between where the cameras see a joint and where it should be, NaN as `points`.
         views: for each of them, camera number -> its subject number there.
         skew_ms: between the oldest and the newest of the frames that were used.
+        uncertainty: (M, K) metres, one standard deviation; None where it is not known.
     """
 
     ids: tuple[int, ...]
@@ -57,6 +58,7 @@ class Scene:
     errors_px: np.ndarray
     views: tuple[Mapping[int, int], ...]
     skew_ms: float
+    uncertainty: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -171,18 +173,18 @@ def _scene_message(scene: Scene) -> SceneMessage:
 
 
 class Slot:
-    """A subscriber's slot of size one: the newest result replaces the one that was not taken, which is counted."""
+    """A subscriber's slot: of each camera the newest result replaces the one that was not taken, which is counted."""
 
     def __init__(self, notify: Callable[[], None] | None = None):
         self._notify = notify
         self._ready = threading.Condition()
-        self._result: Result | None = None
+        self._results: dict[int, Result] = {}
         self.skipped = 0
 
     def put(self, result: Result) -> None:
         with self._ready:
-            self.skipped += self._result is not None
-            self._result = result
+            self.skipped += self._results.pop(result.camera, None) is not None
+            self._results[result.camera] = result
             self._ready.notify()
         self.wake()
 
@@ -192,12 +194,15 @@ class Slot:
             self._notify()
 
     def take(self, timeout: float | None = 0.0) -> Result | None:
-        """The newest result that was not taken yet; waits up to `timeout` seconds for one (None: for ever)."""
+        """A newest result that was not taken yet, of the camera that has waited longest.
+
+        Args:
+            timeout: seconds to wait for one; None for ever.
+        """
         with self._ready:
-            if self._result is None and timeout != 0.0:
-                self._ready.wait_for(lambda: self._result is not None, timeout)
-            result, self._result = self._result, None
-            return result
+            if not self._results and timeout != 0.0:
+                self._ready.wait_for(lambda: self._results, timeout)
+            return self._results.pop(next(iter(self._results))) if self._results else None
 
 
 class Timings:
@@ -221,6 +226,11 @@ class Timings:
             return LatencyMessage()
         p50, p95, p99 = (round(float(v), 2) for v in np.percentile(values, (50, 95, 99)))
         return LatencyMessage(p50=p50, p95=p95, p99=p99)
+
+    @property
+    def count(self) -> int:
+        """How many were noted since the start."""
+        return self._count
 
     def rate(self, now: float) -> float:
         """Events a second over the last two seconds."""

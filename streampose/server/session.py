@@ -1,51 +1,42 @@
-"""The live path: capture -> find or follow the subjects -> infer -> smooth -> publish, always on the newest frame.
+"""The live path: capture -> find or follow the subjects -> infer -> polish -> publish, always on the newest frames.
 
-One thread per session infers; the source captures in its own. No queue grows anywhere: the source keeps only its newest
-frame, and each subscriber has a slot of size one that is overwritten. What is skipped is counted.
+One thread per session infers; each source captures in its own. All subjects of all cameras that have something new go
+through the network in one batch. No queue grows anywhere: a source keeps only its newest frame, and each subscriber has
+a slot that keeps only the newest result of each camera. What is skipped is counted.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from streampose.console import logger
-from streampose.errors import VideoError
+from streampose.errors import ConfigError
 from streampose.runtime.predictor import box_from_keypoints, load_predictor
+from streampose.server.cameras import Camera
+from streampose.server.collect import Collector
 from streampose.server.follow import Follower
-from streampose.server.messages import State, StatsMessage
+from streampose.server.lookout import Lookout
+from streampose.server.messages import RecordingMessage, State, StatsMessage
 from streampose.server.motion import MotionFinder
-from streampose.server.results import Result, Slot, Timings
+from streampose.server.recorder import Recorder
+from streampose.server.results import Result, Scene, Slot, Timings
+from streampose.server.space import Space, read_cameras
 from streampose.structures import Keypoints, Skeleton
-from streampose.tracking.one_euro import OneEuroFilter
+from streampose.tracking.detectors import open_detector
+from streampose.tracking.identities import Identities
+from streampose.tracking.polish import Polish, Polished
 from streampose.video.live import LiveFrame, open_source
 
 WINDOW_SECONDS = 10.0  # the live numbers look back so far
-RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 5.0)  # pauses between attempts to open a lost source again
+WAIT_SECONDS = 0.25  # for news, before the sources are looked after anyway
 STOP_SECONDS = 2.0  # to end; a source that waits for its network may take longer and is left to end by itself
-SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
-SMOOTHING_BETA = 12.0  # Hz per (box side per second)
-
-
-class Source(Protocol):
-    """A live source as `video.live.open_source` opens it."""
-
-    name: str
-
-    @property
-    def dropped(self) -> int: ...
-    @property
-    def ended(self) -> bool: ...
-    @property
-    def error(self) -> str | None: ...
-    def latest(self, after: int, timeout: float) -> LiveFrame | None: ...
-    def close(self) -> None: ...
+STAGES = ("decode", "wait", "find", "infer", "smooth", "space")
 
 
 class Predictor(Protocol):
@@ -53,7 +44,7 @@ class Predictor(Protocol):
 
     @property
     def skeleton(self) -> Skeleton: ...
-    def predict(self, image: np.ndarray, boxes: np.ndarray) -> Keypoints: ...
+    def predict_views(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Keypoints]: ...
 
 
 class Names(NamedTuple):
@@ -68,47 +59,50 @@ class Session:
     """Runs the live path in a thread and hands its results to subscribers.
 
     Args:
-        open_source: opens the source; called once by `start` (its VideoError passes through) and again after a loss.
+        cameras: one or more, not opened yet.
         predictor: the loaded model.
-        follower: chooses the boxes.
-        smooth: apply the one-euro filter.
+        space: gives the subjects in space, of calibrated cameras.
+        recorder: records on demand; None refuses.
+        collector: keeps hard moments; None keeps nothing.
     """
 
     def __init__(
         self,
-        open_source: Callable[[], Source],
+        cameras: Sequence[Camera],
         predictor: Predictor,
-        follower: Follower,
         *,
         names: Names,
-        smooth: bool = True,
+        space: Space | None = None,
+        recorder: Recorder | None = None,
+        collector: Collector | None = None,
     ):
-        self.predictor, self.names = predictor, names
-        self._open_source, self._follower, self._smooth = open_source, follower, smooth
-        self._filters: dict[int, OneEuroFilter] = {}
+        self.cameras, self.predictor, self.names = tuple(cameras), predictor, names
+        self._space, self._recorder, self._collector = space, recorder or Recorder(None), collector
         self._slots: list[Slot] = []
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stop, self._news = threading.Event(), threading.Event()
         self.done = threading.Event()
         self.failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._source: Source | None = None
-        self._state: State = "starting"
         self._error: str | None = None
         self._started_at = self._ended_at = time.monotonic()
-        self._captures: deque[tuple[float, int]] = deque(maxlen=200)
-        self._published = self._captured = self._dropped = self._reconnects = 0
+        self._published = 0
         self._latency = Timings()
-        self._stages = {name: Timings() for name in ("wait", "find", "infer", "smooth")}
+        self._stages = {name: Timings() for name in STAGES}
 
     def start(self) -> None:
-        """Open the source and begin.
+        """Open the sources and begin.
 
         Raises:
-            VideoError: the source cannot be opened.
+            VideoError: a source cannot be opened.
         """
-        self._source = self._open_source()
-        self.names = self.names._replace(source=self._source.name)
+        try:
+            for camera in self.cameras:
+                camera.open(self._news.set)
+        except BaseException:
+            self._close_cameras()
+            raise
+        self.names = self.names._replace(source=", ".join(camera.name for camera in self.cameras))
         self._started_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="streampose-infer", daemon=True)
         self._thread.start()
@@ -116,6 +110,7 @@ class Session:
     def stop(self) -> None:
         """End the session and wait for its threads, though not for a network that hangs; may be called twice."""
         self._stop.set()
+        self._news.set()
         if self._thread is not None:
             self._thread.join(timeout=STOP_SECONDS)
 
@@ -131,45 +126,78 @@ class Session:
             if slot in self._slots:
                 self._slots.remove(slot)
 
+    def start_recording(self) -> RecordingMessage:
+        """Record what the cameras show, with the poses, until `stop_recording` or the end.
+
+        Raises:
+            RecordingError: recordings are not allowed, one is running, or the disk cannot take it.
+        """
+        return self._recorder.start()
+
+    def stop_recording(self) -> RecordingMessage:
+        """Finish the recording; its files are complete when this returns."""
+        return self._recorder.stop()
+
     @property
     def published(self) -> int:
         return self._published
 
     @property
+    def state(self) -> State:
+        """The session's state: that of its cameras together; one that works is enough."""
+        if self.failure is not None:
+            return "failed"
+        if self.done.is_set():
+            return "ended"
+        states = [camera.state for camera in self.cameras]
+        order: tuple[State, ...] = ("following", "searching", "starting", "reconnecting", "ended")
+        return next(state for state in order if state in states)
+
+    @property
     def ready(self) -> bool:
-        """True when a frame was published and the source is not lost."""
-        return self._published > 0 and self._state in ("searching", "following")
+        """True when a frame was published and a source is not lost."""
+        return self._published > 0 and self.state in ("searching", "following")
 
     def stats(self, *, whole: bool = False) -> StatsMessage:
         """Numbers of the last ten seconds, or of the whole session (its last 20,000 frames)."""
         now = self._ended_at if self.done.is_set() else time.monotonic()
         since = -np.inf if whole else now - WINDOW_SECONDS
         seconds = max(now - self._started_at, 1e-6)
+        counts = [camera.counts() for camera in self.cameras]
+        captured, dropped = sum(count[0] for count in counts), sum(count[1] for count in counts)
+        fps = self._published / seconds if whole else self._latency.rate(now)
+        capture_fps = captured / seconds if whole else sum(camera.capture_rate(now) for camera in self.cameras)
+        error = self._error or next((camera.error for camera in self.cameras if camera.error is not None), None)
         with self._lock:
             clients = len(self._slots)
-            captured, dropped = self._captured, self._dropped
-            if self._source is not None:
-                captured, dropped = captured + self._source.dropped, dropped + self._source.dropped
-        fps = self._published / seconds if whole else self._latency.rate(now)
         return StatsMessage(
-            state=self._state, error=self._error, **self.names._asdict(),
-            capture_fps=round(captured / seconds if whole else self._capture_rate(now), 2), inference_fps=round(fps, 2),
+            state=self.state, error=error, **self.names._asdict(),
+            capture_fps=round(capture_fps, 2), inference_fps=round(fps, 2),
             latency_ms=self._latency.percentiles(since),
-            stages_ms={name: timings.percentiles(since) for name, timings in self._stages.items()},
-            captured=captured, published=self._published, dropped=dropped, reconnects=self._reconnects,
-            clients=clients, seconds=round(seconds, 2),
+            stages_ms={name: timings.percentiles(since) for name, timings in self._stages.items() if timings.count},
+            captured=captured, published=self._published, dropped=dropped,
+            reconnects=sum(camera.reconnects for camera in self.cameras), clients=clients, seconds=round(seconds, 2),
+            cameras=[camera.message() for camera in self.cameras], recording=self._recorder.message(),
+            collected=None if self._collector is None else self._collector.kept,
         )  # fmt: skip
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                if self._source is None and not self._reconnect():
+                self._news.wait(WAIT_SECONDS)
+                self._news.clear()
+                frames = {
+                    number: frame
+                    for number, camera in enumerate(self.cameras)
+                    if (frame := camera.take()) is not None
+                }  # fmt: skip
+                if frames:
+                    self._process(frames)
+                    self._news.set()  # there may be more already
+                elif all(camera.finished for camera in self.cameras):
                     break
-                if not self._drain():
-                    break
-            self._state = "ended"
         except BaseException as failure:
-            self.failure, self._state, self._error = failure, "failed", str(failure) or type(failure).__name__
+            self.failure, self._error = failure, str(failure) or type(failure).__name__
             logger.exception("the live session ended")
         finally:
             self._ended_at = time.monotonic()
@@ -178,120 +206,95 @@ class Session:
                 slots = list(self._slots)
             for slot in slots:  # wake those who wait, so that they see the end
                 slot.wake()
-            self._close_source()  # last: a source that waits for the network closes when that gives up
+            self._recorder.stop()
+            if self._collector is not None:
+                self._collector.close()
+            self._close_cameras()  # last: a source that waits for the network closes when that gives up
 
-    def _drain(self) -> bool:
-        """Process the open source until it ends; False when there is nothing more to come."""
-        source, number = self._source, 0
-        assert source is not None
-        self._captures.clear()  # frame numbers begin anew with each opening
-        while not self._stop.is_set():
-            frame = source.latest(after=number, timeout=0.25)
-            if frame is not None:
-                number = frame.number
-                if self._state == "reconnecting":
-                    self._reconnects += 1
-                self._captures.append((frame.captured_at, number))
-                self._process(frame)
-            elif source.ended:
-                if source.error is None:
-                    return False
-                logger.warning("%s: lost (%s); opening it again", self.names.source, source.error)
-                self._lose(source.error)
-                self._close_source()
-                return True
-            elif source.error is not None:  # the source is opening itself again
-                self._lose(source.error)
-        return False
-
-    def _process(self, frame: LiveFrame) -> None:
+    def _process(self, frames: dict[int, LiveFrame]) -> None:
+        """One round: the newest frames of the cameras that have one."""
         begun = time.monotonic()
-        boxes = self._follower.boxes(frame.image)
+        cameras = [self.cameras[number] for number in frames]
+        images = [frame.image for frame in frames.values()]
+        boxes = [camera.follower.boxes(image) for camera, image in zip(cameras, images, strict=True)]
         found = time.monotonic()
-        keypoints = self.predictor.predict(frame.image, boxes) if len(boxes) else self._nobody()
+        if any(len(some) for some in boxes):
+            answers = self.predictor.predict_views(images, boxes)
+        else:
+            answers = [self._nobody()] * len(images)
         inferred = time.monotonic()
-        kept = self._follower.update(keypoints)
-        ids = tuple(subject.id for subject in self._follower.subjects)
-        keypoints = keypoints.pick(kept)
-        if self._smooth:
-            keypoints = self._smoothed(keypoints, ids, boxes[kept], frame.captured_at)
-        self._state = "following" if any(subject.sure for subject in self._follower.subjects) else "searching"
-        self._error = None
+        done = []
+        for camera, frame, some, answer in zip(cameras, frames.values(), boxes, answers, strict=True):
+            kept = camera.follower.update(answer, frame.image)
+            ids = tuple(subject.id for subject in camera.follower.subjects)
+            done.append((ids, some[kept], *self._polish(camera, answer.pick(kept), ids, some[kept], frame)))
+            camera.state = "following" if any(subject.sure for subject in camera.follower.subjects) else "searching"
+        smoothed = time.monotonic()
+        scene = self._scene(frames, done)
+        for (number, frame), (ids, some, keypoints, polished) in zip(frames.items(), done, strict=True):
+            marks = (frame.captured_at, frame.ready_at, begun, found, inferred, smoothed)
+            self._publish(number, frame, ids, some, keypoints, polished, scene, marks)
+        for camera, frame in zip(cameras, frames.values(), strict=True):
+            camera.follower.learn(frame.image)
+
+    def _polish(
+        self, camera: Camera, keypoints: Keypoints, ids: tuple[int, ...], boxes: np.ndarray, frame: LiveFrame
+    ) -> tuple[Keypoints, Polished | None]:
+        if camera.polish is None:
+            return keypoints, None
+        size = (frame.image.shape[1], frame.image.shape[0])
+        polished = camera.polish.apply(keypoints, ids, boxes, size, frame.captured_at)
+        return polished.keypoints, polished
+
+    def _scene(self, frames: dict[int, LiveFrame], done: list[Any]) -> Scene | None:
+        if self._space is None:
+            return None
+        for (number, frame), (ids, _, keypoints, polished) in zip(frames.items(), done, strict=True):
+            size = (frame.image.shape[1], frame.image.shape[0])
+            visibility = None if polished is None else polished.visibility
+            self._space.see(number, ids, keypoints, visibility, size, frame.captured_at)
+        return self._space.scene()
+
+    def _publish(
+        self, number: int, frame: LiveFrame, ids: tuple[int, ...], boxes: np.ndarray, keypoints: Keypoints,
+        polished: Polished | None, scene: Scene | None, marks: tuple[float, ...],
+    ) -> None:  # fmt: skip
+        """Hand one camera's frame to all who wait for it; `marks` are the times at which its stages began."""
+        camera = self.cameras[number]
         now = time.monotonic()
         self._published += 1
-        self._captured += 1
+        camera.published += 1
+        ends = (*marks[1:], now)
+        stages = {name: 1000.0 * (end - start) for name, start, end in zip(STAGES, marks, ends, strict=True)}
+        if self._space is None:
+            stages["smooth"] += stages.pop("space")
         result = Result(
-            self._published, frame.pts_seconds, frame.image, boxes[kept], ids, keypoints, self._state,
-            frame.captured_at, now,
+            self._published, frame.pts_seconds, frame.image, boxes, ids, keypoints, camera.state, frame.captured_at,
+            now, camera=number, visibility=None if polished is None else polished.visibility, stages_ms=stages,
+            scene=scene,
         )  # fmt: skip
         with self._lock:
             slots = list(self._slots)
         for slot in slots:
             slot.put(result)
         self._latency.add(now, result.latency_ms)
-        marks = (frame.captured_at, begun, found, inferred, now)
-        for timings, start, end in zip(self._stages.values(), marks, marks[1:], strict=False):
-            timings.add(now, 1000.0 * (end - start))
-        self._follower.learn(frame.image)
+        for name, milliseconds in stages.items():
+            self._stages[name].add(now, milliseconds)
+        self._recorder.offer(result)
+        if self._collector is not None:
+            self._collector.offer(result, polished, camera.follower.motion)
 
     def _nobody(self) -> Keypoints:
         K = self.predictor.skeleton.num_joints
         return Keypoints(np.zeros((0, K, 2)), np.zeros((0, K)), np.zeros((0, K)))
 
-    def _smoothed(self, keypoints: Keypoints, ids: tuple[int, ...], boxes: np.ndarray, at: float) -> Keypoints:
-        xy, z = keypoints.xy.astype(float), None if keypoints.z is None else keypoints.z.astype(float)
-        for i, id_ in enumerate(ids):
-            if id_ not in self._filters:
-                side = float(boxes[i][2] - boxes[i][0])
-                self._filters[id_] = OneEuroFilter(min_cutoff=SMOOTHING_CUTOFF, beta=SMOOTHING_BETA / side)
-            points = xy[i] if z is None else np.concatenate([xy[i], z[i][:, None]], -1)
-            points = self._filters[id_].apply(points, at)
-            xy[i] = points[:, :2]
-            if z is not None:
-                z[i] = points[:, 2]
-        self._filters = {id_: self._filters[id_] for id_ in ids}
-        return Keypoints(xy, keypoints.confidence, z)
-
-    def _capture_rate(self, now: float) -> float:
-        recent = [(at, n) for at, n in tuple(self._captures) if at >= now - 2.0]
-        if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
-            return 0.0
-        return (recent[-1][1] - recent[0][1]) / (recent[-1][0] - recent[0][0])
-
-    def _lose(self, error: str) -> None:
-        """No pictures come for the time being; whoever was followed has moved on when they come again."""
-        if self._state != "reconnecting":
-            self._follower.subjects.clear()
-            self._filters = {}
-        self._state, self._error = "reconnecting", error
-
-    def _reconnect(self) -> bool:
-        """Open the lost source again, with growing pauses; False when the session was stopped meanwhile."""
-        attempt = 0
-        while not self._stop.wait(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]):
-            attempt += 1
-            try:
-                self._source = self._open_source()
-            except VideoError as error:
-                self._error = str(error)
-                continue
-            logger.info("%s: open again after %d attempts", self.names.source, attempt)
-            return True
-        return False
-
-    def _close_source(self) -> None:
-        source = self._source
-        if source is None:
-            return
-        source.close()
-        with self._lock:
-            self._source = None
-            self._dropped += source.dropped
-            self._captured += source.dropped
+    def _close_cameras(self) -> None:
+        for camera in self.cameras:
+            camera.close()
 
 
 def build_session(
-    source: str | int,
+    source: str | int | Sequence[str | int],
     model: Path,
     *,
     runtime: str = "auto",
@@ -300,26 +303,58 @@ def build_session(
     smooth: bool = True,
     loop: bool = True,
     threads: int | None = None,
+    smoothing: str = "one-euro",
+    detector: str = "motion",
+    detect_every: int = 10,
+    calibration: Path | None = None,
+    recordings: Path | None = None,
+    collect: Path | None = None,
 ) -> Session:
-    """A session that was not started yet; the bundle is loaded and has run once, the source is not open.
+    """A session that was not started yet; the bundle is loaded and has run once, the sources are not open.
 
     Args:
-        source: camera number, file, URL, or `test`.
+        source: camera number, file, folder of images, URL, or `test`; several for several cameras.
+        smooth: False gives what the model says, without any of `tracking.polish`.
         loop: play a file again when it ends.
+        smoothing: one of `tracking.polish.SMOOTHINGS`.
+        detector: `motion`, or one of `tracking.detectors`; it runs beside the live path.
+        detect_every: frames between looks for further subjects.
+        calibration: of the cameras, in the order of the sources or by their names; gives the subjects in space.
+        recordings: folder for what is recorded on demand; None refuses recordings.
+        collect: store for hard moments; None keeps nothing.
 
     Raises:
-        BundleError, ConfigError: the model or the runtime.
+        BundleError, ConfigError: the model, the runtime, or an option.
+        StoreError: the store of `collect` is another's.
     """
+    sources = [source] if isinstance(source, str | int) else list(source)
+    if not sources:
+        raise ConfigError("--source: name one or more")
     predictor = load_predictor(model, runtime, precision, threads)
+    skeleton = predictor.skeleton
 
     def next_box(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray | None:
-        return box_from_keypoints(xy, confidence, predictor.skeleton, predictor.padding)
+        return box_from_keypoints(xy, confidence, skeleton, predictor.padding)
 
-    follower = Follower(MotionFinder(), next_box, padding=predictor.padding, max_subjects=max_subjects)
+    def camera(spec: str | int) -> Camera:
+        detect = open_detector(detector)
+        follower = Follower(
+            MotionFinder() if detect is None else Lookout(detect), next_box, padding=predictor.padding,
+            max_subjects=max_subjects, look_every=detect_every, whole_frame=detect is None,
+            identities=Identities(skeleton),
+        )  # fmt: skip
+        polish = Polish(skeleton, smoothing=smoothing) if smooth else None
+        return Camera(lambda: open_source(spec, loop=loop), follower, polish, name=str(spec))
+
     bundle = predictor.bundle
     described = " ".join(part for part in (bundle.method, bundle.preset) if part)
-    names = Names(str(source), described or Path(model).name, f"{predictor.runtime.name} {precision}")
-    return Session(lambda: open_source(source, loop=loop), predictor, follower, names=names, smooth=smooth)
+    names = Names(", ".join(map(str, sources)), described or Path(model).name, f"{predictor.runtime.name} {precision}")
+    space = None if calibration is None else Space(read_cameras(calibration, sources), skeleton)
+    collector = None if collect is None else Collector(collect, skeleton)
+    return Session(
+        [camera(spec) for spec in sources], predictor, names=names, space=space, recorder=Recorder(recordings),
+        collector=collector,
+    )  # fmt: skip
 
 
 def run_burst(session: Session, seconds: float) -> dict[str, Any]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from streampose.config import load_skeleton
+from streampose.server.cameras import Camera
 from streampose.server.follow import Follower
 from streampose.server.session import Names, Session
 from streampose.structures import Keypoints
+from streampose.tracking.polish import Polish
 
 
 class FakeSource:
@@ -24,22 +26,29 @@ class FakeSource:
         self._changed = threading.Condition()
         self._frame = None
         self._taken = True
+        self.notify = lambda: None
         self.dropped, self.ended, self.error, self.closed = 0, False, None, False
 
     def push(self, image: np.ndarray) -> None:
         with self._changed:
             self.dropped += not self._taken
             number = 1 if self._frame is None else self._frame.number + 1
+            now = time.monotonic()
             self._frame = SimpleNamespace(
-                image=image, captured_at=time.monotonic(), number=number, pts_seconds=number / 25
+                image=image, captured_at=now, number=number, pts_seconds=number / 25, ready_at=now
             )
             self._taken = False
             self._changed.notify_all()
+        self.notify()
+
+    def watch(self, notify) -> None:
+        self.notify = notify
 
     def end(self, error: Exception | None = None) -> None:
         with self._changed:
             self.ended, self.error = True, error
             self._changed.notify_all()
+        self.notify()
 
     def latest(self, after: int, timeout: float):
         with self._changed:
@@ -60,6 +69,11 @@ class FakePredictor:
         self.skeleton = load_skeleton("human17")
         self.confidence = 0.9
         self.failure: Exception | None = None
+        self.batches: list[int] = []
+
+    def predict_views(self, images, boxes) -> list[Keypoints]:
+        self.batches.append(sum(len(some) for some in boxes))
+        return [self.predict(image, some) for image, some in zip(images, boxes, strict=True)]
 
     def predict(self, image: np.ndarray, boxes: np.ndarray) -> Keypoints:
         if self.failure is not None:
@@ -86,9 +100,17 @@ def make_session():
     """`make_session(source, ...)` -> a session over fakes, stopped when the test ends."""
     made = []
 
-    def make(*sources: FakeSource, predictor: FakePredictor | None = None, smooth: bool = False) -> Session:
-        waiting = list(sources)
+    def make(*sources: FakeSource, predictor: FakePredictor | None = None, smooth: bool = False, **more) -> Session:
+        """One camera that opens these sources one after the other."""
+        return make_of([list(sources)], predictor or FakePredictor(), smooth, **more)
 
+    def make_of(cameras: list[list], predictor: FakePredictor, smooth: bool = False, **more) -> Session:
+        """A camera for each list of sources."""
+        names = Names("fake", "fake model", "fake runtime")
+        made.append(Session([camera_of(sources, smooth) for sources in cameras], predictor, names=names, **more))
+        return made[-1]
+
+    def camera_of(waiting: list, smooth: bool) -> Camera:
         def open_source() -> FakeSource:
             source = waiting.pop(0)
             if isinstance(source, Exception):
@@ -96,10 +118,9 @@ def make_session():
             return source
 
         follower = Follower(lambda image: None, box_around, padding=0.1)
-        names = Names("fake", "fake model", "fake runtime")
-        made.append(Session(open_source, predictor or FakePredictor(), follower, names=names, smooth=smooth))
-        return made[-1]
+        return Camera(open_source, follower, Polish(load_skeleton("human17")) if smooth else None)
 
+    make.of = make_of
     yield make
     for session in made:
         session.stop()

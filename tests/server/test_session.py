@@ -2,13 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from streampose.errors import VideoError
-from streampose.server import session as session_module
+from streampose.server import cameras as cameras_module
 from streampose.server.messages import FrameMessage
 from streampose.server.results import Slot, Timings
 
@@ -51,7 +52,7 @@ def test_frames_that_nobody_looked_at_are_counted(make_session, source, fakes):
 
 
 def test_a_lost_source_is_opened_again_and_numbers_go_on(make_session, fakes, monkeypatch):
-    monkeypatch.setattr(session_module, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(cameras_module, "RETRY_SECONDS", (0.0,))
     first, second = fakes.Source(), fakes.Source()
     session = make_session(first, VideoError("still away"), second)
     slot = session.subscribe()
@@ -67,11 +68,12 @@ def test_a_lost_source_is_opened_again_and_numbers_go_on(make_session, fakes, mo
 
 
 def test_while_the_source_is_away_the_state_says_so(make_session, source, fakes, monkeypatch):
-    monkeypatch.setattr(session_module, "RETRY_SECONDS", (60.0,))
+    monkeypatch.setattr(cameras_module, "RETRY_SECONDS", (60.0,))
     session = make_session(source)
     waited = threading.Event()
-    wait = session._stop.wait
-    monkeypatch.setattr(session._stop, "wait", lambda timeout=None: waited.set() or wait(timeout))
+    stop = session.cameras[0]._stop
+    wait = stop.wait
+    monkeypatch.setattr(stop, "wait", lambda timeout=None: waited.set() or wait(timeout))
     session.start()
     source.end("unplugged")
     assert waited.wait(5)
@@ -186,9 +188,11 @@ def test_a_result_is_encoded_as_its_message_and_its_picture(make_session, source
 def test_slots_notify():
     calls = []
     slot = Slot(lambda: calls.append(1))
-    slot.put(object())
-    slot.put(object())
+    for n in range(2):
+        slot.put(SimpleNamespace(camera=0, number=n))
     assert len(calls) == 2 and slot.skipped == 1
+    slot.put(SimpleNamespace(camera=1, number=7))
+    assert [slot.take().number for _ in range(2)] == [1, 7] and slot.take() is None and slot.skipped == 1
 
 
 def test_timings_give_percentiles_of_a_window_and_a_rate():

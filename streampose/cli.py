@@ -151,6 +151,16 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Measure what annotate wrote into this folder instead; needs --truth.")
     ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:FOLDER",
+            help="A labelled dataset by its own protocol: h36m, h36m-simplified, 3dhp, mpii, lsp, lspet or coco.",
+        ),
+    ] = None,
+    spp: Annotated[
+        float | None, typer.Option(help="Also after a linear map to the labels, fitted on this share of recordings.")
+    ] = None,
     runtime: Runtime = "auto",
     precision: Precision = "f32",
     out: Annotated[Path | None, typer.Option(help="Folder for a report with pictures.")] = None,
@@ -163,8 +173,8 @@ def evaluate(
         from streampose.evaluate import evaluate as run
 
         return run(
-            store=store, truth=truth, model=model, predictions=predictions, runtime=runtime, precision=precision,
-            out=out,
+            store=store, truth=truth, dataset=dataset, model=model, predictions=predictions, spp=spp,
+            runtime=runtime, precision=precision, out=out,
         )  # fmt: skip
 
     _run(verb, say_metrics, as_json, log_level)

@@ -15,7 +15,8 @@ from torch import nn
 
 from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
-from streampose.evaluate import Predict, measure_label_free, predict_clips
+from streampose.evaluation.free import measure_label_free
+from streampose.evaluation.predicted import Predict, predict_clips
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
 from streampose.store.reader import ClipInfo, StoreReader

@@ -10,19 +10,16 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, StoreError
-from streampose.evaluate import (
-    evaluate,
-    match_truth,
-    measure,
-    measure_label_free,
-    predict_clips,
-    predictions_picture,
-)
+from streampose.evaluate import evaluate
+from streampose.evaluation.compared import measure as measure_compared
+from streampose.evaluation.free import measure_label_free
+from streampose.evaluation.predicted import predict_clips
+from streampose.evaluation.truth import compare_truth, match_truth
 from streampose.formats.coco import open_coco
 from streampose.geometry.crop import crop_from_source, square_box
 from streampose.geometry.project import project_points
 from streampose.metrics.label_free import render_skeletons
-from streampose.runtime.sheet import Shown
+from streampose.runtime.sheet import Shown, predictions_picture
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
@@ -101,6 +98,12 @@ def oracle(truth: Truth, change=lambda keypoints: keypoints):
     return predict
 
 
+def measure(matched, skeleton):
+    """{name: (frames, joints)} of matched tracks, and the joints' names."""
+    compared = compare_truth(matched, skeleton)
+    return measure_compared(compared), list(compared.joints)
+
+
 def measured(scene, change=lambda keypoints: keypoints) -> tuple[dict[str, float], dict[str, float]]:
     store, folder, truth = scene
     found = list(predict_clips(oracle(truth, change), CROP, HUMAN, StoreReader(store)))
@@ -163,7 +166,7 @@ def test_joints_outside_the_picture_do_not_count(scene, tmp_path):
 def test_each_clip_is_compared_with_its_own_subject(scene):
     store, folder, truth = scene
     found = list(predict_clips(oracle(truth), CROP, HUMAN, StoreReader(store)))
-    assert [subject for _, _, subject in match_truth(found, folder, PADDING)] == [1, 0]
+    assert [match.subject for match in match_truth(found, folder, PADDING)] == [1, 0]
 
 
 def test_joints_are_matched_by_name(scene, tmp_path):

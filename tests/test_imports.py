@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "methods": FOUNDATION | {"geometry", "models", "losses", "metrics", "training", "store", "masks"},
     "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
+    "evaluation": FOUNDATION | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime"},
 }
 EXCEPTIONS = {

@@ -34,5 +34,5 @@ def test_flips_never_make_it_worse():
 def test_ambiguity_ratio_by_hand():
     errors = np.zeros((3, 4))
     swapped = np.array([[1.0, 1, 1, 1], [-1, -1, -1, 1], [-1, -1, 1, 1]])  # 0, 3 and 2 of 4 views better swapped
-    assert ambiguity_ratio(errors, swapped) == pytest.approx((0 + 1 + 2) / 3)
+    assert ambiguity_ratio(errors, swapped) == pytest.approx((0 + 1 + 2) / 12)
     assert ambiguity_ratio(errors[:, :1], swapped[:, :1]) == 0

@@ -1,0 +1,1 @@
+"""What `evaluate` and the promotion gate are made of: predictions, truth beside them, measures, tables, pages."""

@@ -1,0 +1,36 @@
+"""How sure a mean is: bootstrap intervals over recordings, not over frames, which are alike within a recording."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DRAWS = 1000
+
+
+def group_interval(
+    values: np.ndarray, groups: np.ndarray, *, share: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of a mean, groups drawn with replacement.
+
+    Args:
+        values: (N,) or (N, K); NaN is left out.
+        groups: (N,) what the samples belong to: clips, subjects, photos.
+
+    Returns:
+        (low, high), or None where fewer than two groups have a value: one recording says nothing about others.
+
+    Source: Efron & Tibshirani, An introduction to the bootstrap, 1993, Sec. 13.3; the cluster bootstrap.
+    """
+    values = np.asarray(values, float).reshape(len(groups), -1)
+    known = np.isfinite(values)
+    _, number = np.unique(groups, return_inverse=True)
+    counts = np.bincount(number, known.sum(1))
+    sums = np.bincount(number, np.where(known, values, 0.0).sum(1))
+    counts, sums = counts[counts > 0], sums[counts > 0]
+    G = len(counts)
+    if G < 2:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(G, np.full(G, 1 / G), size=draws)  # (draws, G)
+    means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)

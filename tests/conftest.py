@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +43,49 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data is not here; set STREAMPOSE_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A local S3 server, and the environment by which s3fs finds it; a bucket `lab` is there."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed; pip install 'streampose[dev]'")
+    pytest.importorskip("moto", reason="moto is not installed; pip install 'streampose[dev]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("w")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None, "the S3 server did not start"
+                time.sleep(0.1)
+        environment = {
+            "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
+        request = urllib.request.Request(f"{url}/lab", method="PUT")
+        urllib.request.urlopen(request, timeout=10).close()
+        yield environment
+    finally:
+        server.kill()
+        server.wait()
+        log.close()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """A URL in the bucket of the local server that no other test uses."""
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("STREAMPOSE_CACHE", str(tmp_path / "cache"))
+    return f"s3://lab/{os.path.basename(tmp_path.parent)}-{tmp_path.name}/store.zarr"
 
 
 def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:

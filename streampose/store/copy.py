@@ -236,7 +236,7 @@ class WorkingCopy:
             if now - self._touched.get(folder, float("-inf")) > TOUCH_SECONDS and folder.is_dir():
                 self._touched[folder] = now
                 os.utime(folder)
-        if self._bytes > cache_bytes():
+        if self._size() > cache_bytes():
             self.make_room(set(folders))
         return {folder: _identity(folder) for folder in folders}
 

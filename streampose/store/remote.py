@@ -94,7 +94,7 @@ class Remote:
         with self._asking():
             for start in range(0, len(files), AT_ONCE):
                 part = files[start : start + AT_ONCE]
-                targets = [f"{path}/{file.relative_to(folder).as_posix()}" for file in part]
+                targets = [f"{path}/{file.relative_to(folder).as_posix()}".lstrip("/") for file in part]
                 for target in targets:
                     self._make_parent(target)
                 self._files.pipe(
@@ -141,7 +141,7 @@ class Remote:
                 return
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+        return f"{self._root}/{path}".rstrip("/")
 
     def _key(self, full: str, known: dict[str, str]) -> str:
         """The name that was asked for, of one as the backend spells it."""

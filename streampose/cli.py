@@ -230,8 +230,11 @@ def annotate(
 
 @app.command()
 def serve(
-    camera: Annotated[int | None, typer.Option(help="Camera number.")] = None,
-    source: Annotated[str | None, typer.Option(help="A file, an RTSP/HTTP URL, or the word test.")] = None,
+    camera: Annotated[list[int] | None, typer.Option(help="Camera number; may be given several times.")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="A file, a folder of images, an RTSP/HTTP/UDP URL, or the word test; several for several."),
+    ] = None,
     model: Model = None,
     runtime: Runtime = "auto",
     precision: Precision = "f32",
@@ -240,7 +243,21 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8765,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 1,
-    smooth: Annotated[bool, typer.Option(help="One-euro smoothing.")] = True,
+    smooth: Annotated[bool, typer.Option(help="Mend and smooth the keypoints; else what the model says.")] = True,
+    smoothing: Annotated[str, typer.Option(help="one-euro, kalman or none.")] = "one-euro",
+    detector: Annotated[
+        str, typer.Option(help="Who finds people: motion, hog, torchvision:NAME=FILE or onnx:FILE.")
+    ] = "motion",
+    detect_every: Annotated[int, typer.Option(help="Frames between looks for further people.")] = 10,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration of several cameras: gives the people in space.")
+    ] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(help="Folder for what the page records; without it nothing is recorded.")
+    ] = None,
+    collect: Annotated[
+        Path | None, typer.Option(help="Store for hard moments, for the next selftrain; without it none are kept.")
+    ] = None,
     loop: Annotated[bool, typer.Option(help="Play a file again when it ends.")] = True,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -248,15 +265,17 @@ def serve(
     log_level: LogLevel = "info",
 ) -> None:
     """Serve live pose from a camera, file or stream."""
-    if camera is not None and source is not None:
+    if camera and source:
         raise typer.BadParameter("--camera and --source exclude each other")
 
     def verb() -> dict[str, Any]:
         from streampose.serve import serve as run
 
         return run(
-            source=source if source is not None else (camera or 0), model=model, runtime=runtime, precision=precision,
+            source=source or camera or 0, model=model, runtime=runtime, precision=precision,
             host=host, port=port, max_subjects=max_subjects, smooth=smooth, loop=loop, seconds=seconds,
+            smoothing=smoothing, detector=detector, detect_every=detect_every, calibration=calibration,
+            recordings=recordings, collect=collect,
             open_browser=open_browser,
         )  # fmt: skip
 

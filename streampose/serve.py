@@ -18,7 +18,7 @@ from streampose.runtime.bundle import default_bundle
 
 def serve(
     *,
-    source: str | int = 0,
+    source: str | int | Sequence[str | int] = 0,
     model: Path | None = None,
     runtime: str = "auto",
     precision: str = "f32",
@@ -35,11 +35,17 @@ def serve(
     private: bool = False,
     offer: Sequence[str | int] = (),
     max_upload_mb: float = 32.0,
+    smoothing: str = "one-euro",
+    detector: str = "motion",
+    detect_every: int = 10,
+    calibration: Path | None = None,
+    recordings: Path | None = None,
+    collect: Path | None = None,
 ) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, the end of the source, or for some seconds.
 
     Args:
-        source: camera number, file, RTSP/HTTP URL, or `test`.
+        source: camera number, file, folder of images, RTSP/HTTP/UDP URL, or `test`; several for several cameras.
         model: a bundle; None for ./models/current, else the model shipped with the package.
         host: address to listen at; any other than loopback needs a token.
         port: 0 takes any free one.
@@ -49,6 +55,12 @@ def serve(
         private: pictures are neither stored nor sent, only poses are.
         offer: further sources that the page may switch to; on loopback the cameras and `test` are offered anyway.
         max_upload_mb: size of pictures and videos that may be uploaded.
+        smoothing: `one-euro`, `kalman` or `none`.
+        detector: `motion`, or one of `tracking.detectors`.
+        detect_every: frames between looks for further subjects.
+        calibration: of several cameras, by their names or in the order of the sources; gives the subjects in space.
+        recordings: folder for what the page records; None refuses recordings.
+        collect: store for hard moments; None keeps nothing.
 
     Returns:
         {'url', 'frames', 'published', 'dropped', 'latency_ms': {'p50', 'p95', 'p99'}, 'seconds', 'runtime'}
@@ -69,27 +81,36 @@ def serve(
         raise StreamposeError(f"--max-subjects {max_subjects}: at least 1")
     if not 0 < max_upload_mb <= 1024:
         raise StreamposeError(f"--max-upload-mb {max_upload_mb}: between 0 and 1024")
+    if private and (recordings or collect):
+        raise StreamposeError("--private stores no pictures; leave out --recordings and --collect")
+    if detect_every < 1:
+        raise StreamposeError(f"--detect-every {detect_every}: at least 1")
+    given = [source] if isinstance(source, str | int) else list(source)
+    watched: Any = given[0] if len(given) == 1 else tuple(given)
+    shown = ", ".join(map(str, given))
     access = check_access(host, token, certificate, key)
     folder = Path(model) if model is not None else default_bundle()
-    sources: dict[str, str | int] = {str(spec): spec for spec in (source, *offer)}
+    sources: dict[str, Any] = {shown: watched, **{str(spec): spec for spec in (*given, *offer)}}
     if is_loopback(host):
         sources |= {name: int(name.split()[-1]) for name in list_cameras() if name.split()[-1].isdecimal()}
         sources["test"] = "test"
 
-    def build(spec: str | int, bundle: Path) -> Session:
+    def build(spec: Any, bundle: Path) -> Session:
         return build_session(
-            spec, bundle, runtime=runtime, precision=precision, max_subjects=max_subjects, smooth=smooth, loop=loop
-        )
+            spec, bundle, runtime=runtime, precision=precision, max_subjects=max_subjects, smooth=smooth, loop=loop,
+            smoothing=smoothing, detector=detector, detect_every=detect_every,
+            calibration=calibration if spec == watched else None, recordings=recordings, collect=collect,
+        )  # fmt: skip
 
     def load_for_uploads(bundle: Path) -> Predictor:
         return load_predictor(bundle, runtime, precision, 1)
 
     listener = bind(host, port)
     with contextlib.closing(listener):
-        session = build(source, folder)
+        session = build(watched, folder)
         session.start()
         stage = Stage(
-            session, build=build, sources=sources, models=lambda: list_models(folder), source=str(source),
+            session, build=build, sources=sources, models=lambda: list_models(folder), source=shown,
             model=name_of(folder, list_models(folder)), private=private,
         )  # fmt: skip
         url = page_address(access, listener.getsockname()[1])

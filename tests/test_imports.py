@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
     "evaluation": FOUNDATION | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime"},
-    "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime"},
+    "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime", "store", "formats"},
 }
 EXCEPTIONS = {
     "runtime/torch.py": {"models"},  # eager PyTorch runs the network itself; the other runtimes never see it

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,19 +19,21 @@ from streampose.console import logger
 from streampose.errors import ConfigError
 from streampose.runtime.predictor import box_from_keypoints, load_predictor
 from streampose.server.cameras import Camera
-from streampose.server.collect import Collector
 from streampose.server.follow import Follower
 from streampose.server.lookout import Lookout
 from streampose.server.messages import RecordingMessage, State, StatsMessage
 from streampose.server.motion import MotionFinder
 from streampose.server.recorder import Recorder
 from streampose.server.results import Result, Scene, Slot, Timings
-from streampose.server.space import Space, read_cameras
 from streampose.structures import Keypoints, Skeleton
 from streampose.tracking.detectors import open_detector
 from streampose.tracking.identities import Identities
 from streampose.tracking.polish import Polish, Polished
 from streampose.video.live import LiveFrame, open_source
+
+if TYPE_CHECKING:
+    from streampose.server.collect import Collector
+    from streampose.server.space import Space
 
 WINDOW_SECONDS = 10.0  # the live numbers look back so far
 WAIT_SECONDS = 0.25  # for news, before the sources are looked after anyway
@@ -349,8 +351,15 @@ def build_session(
     bundle = predictor.bundle
     described = " ".join(part for part in (bundle.method, bundle.preset) if part)
     names = Names(", ".join(map(str, sources)), described or Path(model).name, f"{predictor.runtime.name} {precision}")
-    space = None if calibration is None else Space(read_cameras(calibration, sources), skeleton)
-    collector = None if collect is None else Collector(collect, skeleton)
+    space, collector = None, None
+    if calibration is not None:
+        from streampose.server.space import Space, read_cameras
+
+        space = Space(read_cameras(calibration, sources), skeleton)
+    if collect is not None:
+        from streampose.server.collect import Collector  # the store's libraries take their time
+
+        collector = Collector(collect, skeleton)
     return Session(
         [camera(spec) for spec in sources], predictor, names=names, space=space, recorder=Recorder(recordings),
         collector=collector,

@@ -122,7 +122,7 @@ def open_osc(scheme: str, host: str, port: int | None, user: str, prefix: str) -
         try:
             send_all([message("frame", head)])
             for id_, points in zip(frame.ids, frame.keypoints, strict=True):
-                rows = zip(joints, points, strict=True)
+                rows = list(zip(joints, points, strict=True))
                 send_all([message(f"{frame.camera}/{id_}/{joint}", tuple(map(float, row))) for joint, row in rows])
             for id_, points in zip(frame.scene_ids, frame.points, strict=True):
                 rows = [(joint, row) for joint, row in zip(joints, points, strict=True) if np.isfinite(row).all()]

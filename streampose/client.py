@@ -259,7 +259,7 @@ def tls_for(url: str, certificate: Path | None) -> ssl.SSLContext | None:
     return ssl.create_default_context(cafile=None if certificate is None else str(certificate))
 
 
-def _was_the_end(error: Exception) -> bool:
+def _refused(error: Exception) -> bool:
     """Whether the server does not want this client; trying again would not help."""
     return isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == 1008
 

@@ -27,6 +27,7 @@ from streampose.server.messages import (
     ListingMessage,
     PoseMessage,
     ProblemMessage,
+    RecordingMessage,
     SkeletonMessage,
     StateMessage,
     StatsMessage,
@@ -34,7 +35,7 @@ from streampose.server.messages import (
     describe_skeleton,
 )
 from streampose.server.metrics import CONTENT_TYPE, write_metrics
-from streampose.server.stage import Busy, Stage, UnknownName
+from streampose.server.stage import RECORDED, Busy, Stage, UnknownName
 from streampose.server.stream import Broadcast, Client, Options
 from streampose.server.uploads import MAX_BOXES, Refused, read_poses
 
@@ -102,6 +103,7 @@ def create_app(
         app.add_exception_handler(error, _explain)
     _add_page_and_health(app, stage, broadcast, answers)
     _add_listings(app, stage)
+    _add_recordings(app, stage)
     _add_uploads(app, stage, limits, load_predictor, max_subjects)
 
     @app.websocket("/v1/stream")
@@ -205,6 +207,46 @@ def _add_listings(app: FastAPI, stage: Stage) -> None:
         except (Busy, StreamposeError) as error:
             raise HTTPException(409, str(error)) from None
         return stage.session.stats()
+
+
+def _add_recordings(app: FastAPI, stage: Stage) -> None:
+    @app.post("/v1/recording", responses=refusals(s409="Not allowed, running already, or the disk is full."))
+    def start() -> RecordingMessage:
+        """Record what is shown, one video a camera and the poses, on the server's disk."""
+        if stage.recordings is None:
+            raise HTTPException(409, "recording is off: this server stores no pictures")
+        try:
+            return stage.session.start_recording()
+        except StreamposeError as error:
+            raise HTTPException(409, str(error)) from None
+
+    @app.delete("/v1/recording", responses=refusals(s409="Nothing was recorded."))
+    def stop() -> RecordingMessage:
+        """Finish the recording; its files are complete afterwards."""
+        if stage.recordings is None or stage.session.stats().recording is None:
+            raise HTTPException(409, "nothing was recorded")
+        return stage.session.stop_recording()
+
+    @app.get("/v1/recordings")
+    def listing() -> ListingMessage:
+        """Files that were recorded, newest first; `current` is the recording that runs."""
+        recording = stage.session.stats().recording
+        return ListingMessage(
+            current=recording.name if recording is not None and recording.running else None,
+            names=list(stage.recorded()),
+        )
+
+    @app.get(
+        "/v1/recordings/{name}",
+        response_class=FileResponse,
+        responses={200: {"content": {kind: {} for kind in RECORDED.values()}}, **refusals(s404="Not listed.")},
+    )
+    def download(name: str) -> FileResponse:
+        """One file of the listing."""
+        path = stage.recorded().get(name)
+        if path is None:
+            raise HTTPException(404, "no such recording; GET /v1/recordings lists them")
+        return FileResponse(path, media_type=RECORDED[path.suffix], filename=path.name)
 
 
 def _add_uploads(

@@ -176,6 +176,8 @@ class HelloMessage(Message):
     cameras: list[str] = []
     pictures: bool = True
     """Whether pictures are sent to those who ask for them; a private server keeps them to itself."""
+    recordings: bool = False
+    """Whether `POST /v1/recording` is allowed."""
 
 
 class ListingMessage(Message):

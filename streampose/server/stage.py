@@ -14,6 +14,7 @@ from streampose.errors import StreamposeError, VideoError
 from streampose.server.session import Session
 
 Build = Callable[[Any, Path], Session]
+RECORDED = {".mp4": "video/mp4", ".jsonl": "application/x-ndjson"}  # what a recorder writes, and what it is
 
 
 class UnknownName(StreamposeError):
@@ -34,6 +35,7 @@ class Stage:
         models: gives name -> bundle folder; asked anew each time, because training adds models.
         source, model: the names of what `session` was built from.
         private: frames are neither stored nor sent.
+        recordings: the folder of what is recorded; None where nothing may be.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Stage:
         source: str | None = None,
         model: str | None = None,
         private: bool = False,
+        recordings: Path | None = None,
     ):
         self._session, self._build, self._models = session, build, models
         self._sources = dict(sources or {})
-        self.source, self.model, self.private = source, model, private
+        self.source, self.model, self.private, self.recordings = source, model, private, recordings
         self._exchange = threading.Lock()
         self._exchanging = threading.Event()
         self.listeners: list[Callable[[], None]] = []
@@ -81,6 +84,13 @@ class Stage:
     def model_path(self, name: str | None) -> Path | None:
         """The folder of a listed model."""
         return None if name is None else self._models().get(name)
+
+    def recorded(self) -> dict[str, Path]:
+        """Name -> file of what was recorded, newest first."""
+        if self.recordings is None or not self.recordings.is_dir():
+            return {}
+        files = [path for path in self.recordings.iterdir() if path.suffix in RECORDED and path.is_file()]
+        return {path.name: path for path in sorted(files, reverse=True)}
 
     def switch(self, source: str | None, model: str | None) -> None:
         """Exchange the session; what is None stays. Blocks until the other one runs, or the old one goes on.

@@ -285,6 +285,7 @@ class Client:
             skeleton=describe_skeleton(session.predictor.skeleton),
             cameras=cameras,
             pictures=not broadcast.stage.private,
+            recordings=broadcast.stage.recordings is not None,
             **session.names._asdict(),
         )
         await self._put(hello.model_dump_json())

@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+Token = Annotated[
+    str | None, typer.Option(envvar="STREAMPOSE_TOKEN", help="What clients must show; random beyond loopback.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout; messages stay on stderr.")]
 LogLevel = Annotated[str, typer.Option(help="How much is said: debug, info, warning or error.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -258,6 +261,16 @@ def serve(
     collect: Annotated[
         Path | None, typer.Option(help="Store for hard moments, for the next selftrain; without it none are kept.")
     ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Pictures are neither stored nor sent; only poses are.")
+    ] = False,
+    token: Token = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM certificate, for TLS (https).")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key, where the certificate file does not hold it.")] = None,
+    offer: Annotated[
+        list[str] | None, typer.Option(help="A further source that the page may switch to; may be repeated.")
+    ] = None,
+    max_upload_mb: Annotated[float, typer.Option(help="Size of pictures and videos that may be uploaded.")] = 32.0,
     loop: Annotated[bool, typer.Option(help="Play a file again when it ends.")] = True,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -275,9 +288,31 @@ def serve(
             source=source or camera or 0, model=model, runtime=runtime, precision=precision,
             host=host, port=port, max_subjects=max_subjects, smooth=smooth, loop=loop, seconds=seconds,
             smoothing=smoothing, detector=detector, detect_every=detect_every, calibration=calibration,
-            recordings=recordings, collect=collect,
-            open_browser=open_browser,
+            recordings=recordings, collect=collect, private=private, token=token, certificate=certificate, key=key,
+            offer=offer or (), max_upload_mb=max_upload_mb, open_browser=open_browser,
         )  # fmt: skip
+
+    _run(verb, say_values, as_json, log_level)
+
+
+@app.command()
+def bridge(
+    to: Annotated[str, typer.Argument(help="osc://HOST:PORT, mqtt://[USER@]HOST[:PORT] or mqtts://...")],
+    url: Annotated[str, typer.Option(help="Where the page of the server is.")] = "http://127.0.0.1:8765",
+    token: Token = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM certificate to trust, if it is its own.")] = None,
+    prefix: Annotated[str, typer.Option(help="First part of all addresses or topics.")] = "streampose",
+    fps: Annotated[float, typer.Option(help="The most frames a second.")] = 30.0,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    as_json: Json = False,
+    log_level: LogLevel = "info",
+) -> None:
+    """Pass live poses on by OSC or MQTT."""
+
+    def verb() -> dict[str, Any]:
+        from streampose.bridge import bridge as run
+
+        return run(to, url=url, token=token, certificate=certificate, prefix=prefix, fps=fps, seconds=seconds)
 
     _run(verb, say_values, as_json, log_level)
 

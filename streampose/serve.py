@@ -87,12 +87,12 @@ def serve(
         raise StreamposeError(f"--detect-every {detect_every}: at least 1")
     given = [source] if isinstance(source, str | int) else list(source)
     watched: Any = given[0] if len(given) == 1 else tuple(given)
-    shown = ", ".join(map(str, given))
+    name = ", ".join(map(_name, given))
     access = check_access(host, token, certificate, key)
     folder = Path(model) if model is not None else default_bundle()
-    sources: dict[str, Any] = {shown: watched, **{str(spec): spec for spec in (*given, *offer)}}
+    sources: dict[str, Any] = {name: watched, **{_name(spec): spec for spec in (*given, *offer)}}
     if is_loopback(host):
-        sources |= {name: int(name.split()[-1]) for name in list_cameras() if name.split()[-1].isdecimal()}
+        sources |= {camera: int(camera.split()[-1]) for camera in list_cameras() if camera.split()[-1].isdecimal()}
         sources["test"] = "test"
 
     def build(spec: Any, bundle: Path) -> Session:
@@ -110,24 +110,16 @@ def serve(
         session = build(watched, folder)
         session.start()
         stage = Stage(
-            session, build=build, sources=sources, models=lambda: list_models(folder), source=shown,
-            model=name_of(folder, list_models(folder)), private=private,
+            session, build=build, sources=sources, models=lambda: list_models(folder), source=name,
+            model=name_of(folder, list_models(folder)), private=private, recordings=recordings,
         )  # fmt: skip
         url = page_address(access, listener.getsockname()[1])
         warn(access, given=token is not None)
         logger.info("%s: live at %s (Ctrl-C ends it)", session.names.source, url)
         limits = Limits(upload_bytes=int(max_upload_mb * (1 << 20)))
-        with (
-            running(
-                stage,
-                access,
-                listener,
-                limits=limits,
-                load_predictor=load_for_uploads,
-                max_subjects=max(max_subjects, 4),
-            ),
-            _end_on_signal() as ended,
-        ):
+        most = max(max_subjects, 4)
+        answering = running(stage, access, listener, limits=limits, load_predictor=load_for_uploads, max_subjects=most)
+        with answering, _end_on_signal() as ended:
             if open_browser:
                 webbrowser.open(url if access.token is None else f"{url}?token={access.token}")
             deadline = None if seconds is None else time.monotonic() + seconds
@@ -150,6 +142,13 @@ def serve(
         "seconds": stats.seconds,
         "runtime": stats.runtime,
     }
+
+
+def _name(spec: str | int) -> str:
+    """A source as others may read it: a URL without its password."""
+    from streampose.video.streams import shown
+
+    return shown(str(spec)) if "://" in str(spec) else str(spec)
 
 
 @contextlib.contextmanager

@@ -140,3 +140,21 @@ def required(path: Path, dataset: str, layout: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path}: not there; the official layout of {dataset} has {layout}")
     return path
+
+
+def read_mat(path: Path, what: str, **options: Any) -> dict[str, Any]:
+    """The variables of a Matlab file (before version 7.3).
+
+    Args:
+        what: is expected in it, for the error.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(path, **options)
+    except (MatReadError, ValueError, NotImplementedError, OSError) as error:
+        raise ConfigError(f"{path}: not {what} ({' '.join(str(error).split())})") from None

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from streampose.errors import ConfigError
-from streampose.formats.datasets.labelled import Labelled, Picture, boxes_of_joints, required
+from streampose.formats.datasets.labelled import Labelled, Picture, boxes_of_joints, read_mat, required
 
 JOINTS = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "right_wrist", "right_elbow",
@@ -59,13 +59,11 @@ def read_lspet(folder: Path) -> Labelled:
 
 
 def _read_joints(folder: Path, dataset: str) -> np.ndarray:
-    from scipy.io import loadmat
-
     path = required(Path(folder) / "joints.mat", dataset, "joints.mat and images/")
     try:
-        return np.asarray(loadmat(path)["joints"], float)
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        raise ConfigError(f"{path}: not the joints.mat of {dataset} ({' '.join(str(error).split())})") from None
+        return np.asarray(read_mat(path, f"the joints.mat of {dataset}")["joints"], float)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not the joints.mat of {dataset} ({error!r})") from None
 
 
 def _labelled(name: str, pictures: list[Picture], xy: np.ndarray, counts: np.ndarray) -> Labelled:

@@ -18,7 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from streampose.errors import ConfigError
-from streampose.formats.datasets.labelled import Labelled, Picture, boxes_of_joints, focal_lengths, join, required
+from streampose.formats.datasets.labelled import (
+    Labelled,
+    Picture,
+    boxes_of_joints,
+    focal_lengths,
+    join,
+    read_mat,
+    required,
+)
 
 TEST = tuple(f"TS{number}" for number in range(1, 7))
 TRAINING, EVERY = ("S7", "S8"), 64
@@ -85,14 +93,12 @@ def _read_test(folder: Path, every: int) -> Labelled:
 
 def _read_training(folder: Path, every: int) -> list[Labelled]:
     """One part for each camera whose video is there."""
-    from scipy.io import loadmat
-
     path = required(folder / "annot.mat", "MPI-INF-3DHP", "annot.mat in each S7/Seq1")
     try:
-        labels = loadmat(path)
+        labels = read_mat(path, "the labels of a sequence")
         by_camera = list(zip(labels["annot2"].reshape(-1), labels["univ_annot3"].reshape(-1), strict=True))
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        raise ConfigError(f"{path}: not the labels of a sequence ({' '.join(str(error).split())})") from None
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: not the labels of a sequence ({error!r})") from None
     parts, name = [], f"{folder.parent.name} {folder.name}"
     for camera, (pixels, space) in enumerate(by_camera):
         video = folder / "imageSequence" / f"video_{camera}.avi"

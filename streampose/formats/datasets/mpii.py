@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from streampose.errors import ConfigError
-from streampose.formats.datasets.labelled import Labelled, Picture, required
+from streampose.formats.datasets.labelled import Labelled, Picture, read_mat, required
 
 JOINTS = (
     "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle", "pelvis", "thorax", "upper_neck",
@@ -39,16 +39,13 @@ def read_mpii(folder: Path) -> Labelled:
     Raises:
         ConfigError: another layout.
     """
-    from scipy.io import loadmat
-
     folder = Path(folder)
     places = [folder, folder / "annot", folder / LABELS.replace("_1.mat", "_2")]
     path = next((place / LABELS for place in places if (place / LABELS).is_file()), folder / LABELS)
     required(path, "MPII", f"{LABELS} and images/")
-    try:
-        release = loadmat(path, struct_as_record=False, squeeze_me=True)["RELEASE"]
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        raise ConfigError(f"{path}: not the labels of MPII ({' '.join(str(error).split())})") from None
+    release = read_mat(path, "the labels of MPII", struct_as_record=False, squeeze_me=True).get("RELEASE")
+    if not hasattr(release, "annolist") or not hasattr(release, "img_train"):
+        raise ConfigError(f"{path}: not the labels of MPII (no RELEASE with annolist and img_train in it)")
     chosen = _read_split(folder / "annot" / "valid.json")
     pictures, points, boxes, heads, activities = [], [], [], [], []
     acts = _listed(getattr(release, "act", []))

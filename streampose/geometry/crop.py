@@ -47,13 +47,29 @@ def square_box(box: np.ndarray, padding: float = 0.0) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], -1)
 
 
-def crop_resize(image: np.ndarray, box: np.ndarray, size: int, border_value: int = 0) -> np.ndarray:
+def crop_boxes(image: np.ndarray, boxes: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Cut many boxes out of one image, as `crop_resize` does, into a buffer that is there already.
+
+    Args:
+        image: (H, W, C) uint8.
+        boxes: (N, 4) edges in source pixels; may leave the image.
+        out: (N, size, size, C) uint8, contiguous; written and returned.
+    """
+    for crop, box in zip(out, boxes, strict=True):
+        crop_resize(image, box, out.shape[1], out=crop)
+    return out
+
+
+def crop_resize(
+    image: np.ndarray, box: np.ndarray, size: int, border_value: int = 0, out: np.ndarray | None = None
+) -> np.ndarray:
     """Cut a box out of an image and resize it to (size, size); what lies outside the image is `border_value`.
 
     Args:
         image: (H, W) or (H, W, C) uint8.
         box: (4,) edges in source pixels; may leave the image.
         size: side of the result in pixels.
+        out: (size, size, C) to write into; None for a new array.
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     if not (x1 > x0 and y1 > y0):
@@ -65,7 +81,9 @@ def crop_resize(image: np.ndarray, box: np.ndarray, size: int, border_value: int
         left, right = whole_blocks(x0, x1, block, width)
         top, bottom = whole_blocks(y0, y1, block, height)
         if right <= left or bottom <= top:
-            return np.full((size, size, *image.shape[2:]), border_value, image.dtype)
+            out = np.empty((size, size, *image.shape[2:]), image.dtype) if out is None else out
+            out[:] = border_value
+            return out
         part = image[top:bottom, left:right]
         if right > width or bottom > height:  # the last block reaches beyond the image
             part = cv2.copyMakeBorder(part, 0, max(0, bottom - height), 0, max(0, right - width), cv2.BORDER_REPLICATE)
@@ -75,8 +93,9 @@ def crop_resize(image: np.ndarray, box: np.ndarray, size: int, border_value: int
     matrix = np.array([[scale_x, 0, (0.5 - x0) * scale_x - 0.5], [0, scale_y, (0.5 - y0) * scale_y - 0.5]], np.float64)
     border = (border_value,) * (image.shape[2] if image.ndim == 3 else 1)
     return cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border
-    )
+        image, matrix, (size, size), out,
+        flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border,
+    )  # fmt: skip
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Run a bundle with OpenVINO on the CPU.
 
-OpenVINO computes in bf16 by itself where the CPU can; `f32` is therefore always asked for in words.
+OpenVINO computes in bf16 by itself where the CPU can; `f32` is therefore always asked for in words. `int8` runs the
+quantised graph of the bundle and leaves what is not quantised in it in f32.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from streampose.console import logger
 from streampose.errors import BundleError
 from streampose.runtime.bundle import Bundle
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
 MAX_BATCH = 16
 
 
@@ -28,10 +30,13 @@ class OpenVinoRuntime:
     def __init__(self, bundle: Bundle, precision: str, threads: int):
         import openvino
 
-        self._bundle = bundle
+        self._size, self._path = bundle.input_size, bundle.graph_path(precision)
         self._core = openvino.Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            logger.warning("openvino: this CPU does not compute in bf16; it computes in f32, at the speed of f32")
+            precision = "f32"
         self._settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -42,14 +47,13 @@ class OpenVinoRuntime:
     def _request(self, batch: int) -> Any:
         """The compiled graph for one batch size."""
         if batch not in self._requests:
-            size = self._bundle.input_size
             try:
-                model = self._core.read_model(str(self._bundle.model_path))
-                model.reshape({"crops": [batch, size, size, 3]})
+                model = self._core.read_model(str(self._path))
+                model.reshape({"crops": [batch, self._size, self._size, 3]})
                 compiled = self._core.compile_model(model, "CPU", self._settings)
             except RuntimeError as error:
                 message = " ".join(str(error).split())[:200]
-                raise BundleError(f"{self._bundle.model_path}: OpenVINO cannot load it ({message})") from error
+                raise BundleError(f"{self._path}: OpenVINO cannot load it ({message})") from error
             self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
-from streampose.geometry.crop import crop_resize, source_from_crop, square_box
+from streampose.geometry.crop import crop_boxes, source_from_crop, square_box
 from streampose.runtime.bundle import Bundle, load_bundle
 from streampose.structures import Keypoints, Skeleton
 
-# name: (module, class, the library that it needs); modules are imported when chosen, so that none drags in another.
+# name: (module, class, the libraries of which it needs one); modules are imported when chosen, so that none drags in
+# another.
 RUNTIMES = {
-    "onnx": ("streampose.runtime.onnx", "OnnxRuntime", "onnxruntime"),
-    "openvino": ("streampose.runtime.openvino", "OpenVinoRuntime", "openvino"),
-    "torch": ("streampose.runtime.torch", "TorchRuntime", "torch"),
+    "onnx": ("streampose.runtime.onnx", "OnnxRuntime", ("onnxruntime",)),
+    "openvino": ("streampose.runtime.openvino", "OpenVinoRuntime", ("openvino",)),
+    "tensorrt": ("streampose.runtime.tensorrt", "TensorRtRuntime", ("tensorrt", "tensorrt_rtx")),
+    "torch": ("streampose.runtime.torch", "TorchRuntime", ("torch",)),
+    "torch-compile": ("streampose.runtime.torch", "CompiledTorchRuntime", ("torch",)),
 }
+FALL_BACK = {"tensorrt": "onnx", "torch-compile": "torch"}  # where the machine cannot do it; said aloud
 
 
 class Runtime(Protocol):
-    """What executes a bundle."""
+    """What executes a bundle. One that can also crop by itself has `run_frame`, see `runtime.tensorrt`."""
 
     name: str
 
@@ -33,27 +39,42 @@ class Runtime(Protocol):
         """(B, S, S, 3) uint8, B > 0 -> keypoints (B, K, 3) crop pixels, confidence (B, K)."""
 
 
+def installed(runtime: str) -> bool:
+    """Whether a library that the runtime needs is installed."""
+    return any(importlib.util.find_spec(library) for library in RUNTIMES[runtime][2])
+
+
 def choose_runtime(precision: str = "f32") -> str:
     """The runtime that `auto` stands for.
 
     ONNX Runtime in f32: OpenVINO took twice as long there (it reorders memory around every GroupNorm). OpenVINO for
-    other precisions, which ONNX Runtime does not have on a CPU, and where ONNX Runtime is missing.
+    other precisions on a CPU, where it is up to twice as fast, and where ONNX Runtime is missing. TensorRT for f16.
     """
-    installed = [name for name in ("onnx", "openvino") if importlib.util.find_spec(RUNTIMES[name][2])]
-    if precision != "f32" and "openvino" in installed:
+    if precision == "f16":
+        return "tensorrt"
+    found = [name for name in ("onnx", "openvino") if installed(name)]
+    if precision != "f32" and "openvino" in found:
         return "openvino"
-    return installed[0] if installed else "onnx"
+    return found[0] if found else "onnx"
 
 
 def load_predictor(
-    bundle_path: str | Path, runtime: str = "auto", precision: str = "f32", threads: int | None = None
+    bundle_path: str | Path,
+    runtime: str = "auto",
+    precision: str = "f32",
+    threads: int | None = None,
+    *,
+    fall_back: bool = True,
 ) -> Predictor:
     """Open a bundle, start a runtime and run it once, so that the first frame is as fast as the others.
 
     Args:
-        runtime: `onnx`, `openvino`, `torch`, or `auto` for the fastest one that is installed.
-        precision: `f32`, or `bf16` (openvino, torch).
+        runtime: `onnx`, `openvino`, `tensorrt`, `torch`, `torch-compile`, or `auto` for the fastest one on a CPU.
+        precision: `f32`, `bf16` (openvino, torch), `f16` (tensorrt, torch on a GPU) or `int8` (onnx, openvino,
+            tensorrt; bundles that were exported for it).
         threads: cores to use; None for all that this process may use.
+        fall_back: where `tensorrt` or `torch-compile` cannot be used here, say so and go on with `onnx` or `torch`;
+            otherwise that is an error.
 
     Raises:
         BundleError: the bundle is missing, damaged or does not run.
@@ -62,16 +83,31 @@ def load_predictor(
     chosen = choose_runtime(precision) if runtime == "auto" else runtime
     if chosen not in RUNTIMES:
         raise ConfigError(f"--runtime {runtime}: unknown; choose auto, {', '.join(RUNTIMES)}")
-    module_name, class_name, library = RUNTIMES[chosen]
-    if importlib.util.find_spec(library) is None:
-        raise ConfigError(
-            f"--runtime {chosen}: {library} is not installed; `pip install {library}` or use --runtime auto"
-        )
     bundle = load_bundle(bundle_path)
+    bundle.graph_path(precision)
+    threads = threads or available_cores()
+    try:
+        return _start(bundle, chosen, precision, threads)
+    except (ConfigError, BundleError, RuntimeError) as error:
+        if chosen not in FALL_BACK or not fall_back:
+            raise
+        module = importlib.import_module(RUNTIMES[FALL_BACK[chosen]][0])
+        other = precision if precision in module.PRECISIONS else "f32"
+        logger.warning(f"--runtime {chosen}: {error}; going on with {FALL_BACK[chosen]} {other}")
+        return _start(bundle, FALL_BACK[chosen], other, threads)
+
+
+def _start(bundle: Bundle, runtime: str, precision: str, threads: int) -> Predictor:
+    """Start a runtime and run it once."""
+    module_name, class_name, libraries = RUNTIMES[runtime]
+    if not installed(runtime):
+        raise ConfigError(
+            f"--runtime {runtime}: {libraries[0]} is not installed; `pip install {libraries[0]}` or use --runtime auto"
+        )
     module = importlib.import_module(module_name)
     if precision not in module.PRECISIONS:
-        raise ConfigError(f"--precision {precision}: {chosen} can do {', '.join(module.PRECISIONS)}")
-    predictor = Predictor(bundle, getattr(module, class_name)(bundle, precision, threads or available_cores()))
+        raise ConfigError(f"--precision {precision}: {runtime} can do {', '.join(module.PRECISIONS)}")
+    predictor = Predictor(bundle, getattr(module, class_name)(bundle, precision, threads), precision)
     predictor.predict_crops(np.zeros((1, bundle.input_size, bundle.input_size, 3), np.uint8))
     return predictor
 
@@ -82,11 +118,18 @@ def available_cores() -> int:
 
 
 class Predictor:
-    """A bundle that is ready to run; numpy in, numpy out."""
+    """A bundle that is ready to run; numpy in, numpy out. Several threads may share one: they wait for each other.
 
-    def __init__(self, bundle: Bundle, runtime: Runtime):
+    Attributes:
+        runtime, precision: what it really runs with, also after falling back.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, precision: str = "f32"):
         self.bundle = bundle
         self.runtime = runtime
+        self.precision = precision
+        self._lock = threading.Lock()
+        self._crops = np.zeros((0, bundle.input_size, bundle.input_size, 3), np.uint8)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -115,15 +158,13 @@ class Predictor:
             ValueError: another shape or type.
             BundleError: the model answers with numbers that are not finite.
         """
-        S, K = self.input_size, self.skeleton.num_joints
+        S = self.input_size
         if crops.dtype != np.uint8 or crops.shape[1:] != (S, S, 3):
             raise ValueError(f"crops are {crops.dtype} {crops.shape}, expected uint8 (B, {S}, {S}, 3)")
         if not len(crops):
-            return np.zeros((0, K, 3), np.float32), np.zeros((0, K), np.float32)
-        keypoints, confidence = self.runtime.run(np.ascontiguousarray(crops))
-        if not np.isfinite(keypoints).all():
-            raise BundleError(f"{self.bundle.path}: the model answers with NaN; train or export it again")
-        return keypoints, np.clip(confidence, 0.0, 1.0)
+            return self._nothing()
+        with self._lock:
+            return self._checked(self.runtime.run(np.ascontiguousarray(crops)))
 
     def predict(self, image: np.ndarray, boxes: np.ndarray) -> Keypoints:
         """Keypoints of the subjects in these boxes, all in one batch.
@@ -134,12 +175,20 @@ class Predictor:
 
         Returns:
             Keypoints of N subjects in source pixels.
+
+        Raises:
+            ValueError: a box is empty.
+            BundleError: the model answers with numbers that are not finite.
         """
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-        crops = np.zeros((len(boxes), self.input_size, self.input_size, 3), np.uint8)
-        for crop, box in zip(crops, boxes, strict=True):
-            crop[:] = crop_resize(image, box, self.input_size)
-        return self.to_source(*self.predict_crops(crops), boxes)
+        if not len(boxes):
+            return self.to_source(*self._nothing(), boxes)
+        run_frame = getattr(self.runtime, "run_frame", None)
+        with self._lock:
+            answer = run_frame(np.ascontiguousarray(image), boxes) if run_frame else None
+            if answer is None:
+                answer = self.runtime.run(crop_boxes(image, boxes, self._buffer(len(boxes))))
+        return self.to_source(*self._checked(answer), boxes)
 
     def predict_views(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Keypoints]:
         """Keypoints of the subjects in several images, all in one batch.
@@ -148,18 +197,33 @@ class Predictor:
             images: (H, W, 3) uint8 RGB each.
             boxes: for each image (N, 4), as for `predict`.
         """
-        if len(images) == 1:
-            return [self.predict(images[0], boxes[0])]
-        crops = [
-            crop_resize(image, box, self.input_size) for image, some in zip(images, boxes, strict=True) for box in some
-        ]
-        S = self.input_size
-        keypoints, confidence = self.predict_crops(np.stack(crops) if crops else np.zeros((0, S, S, 3), np.uint8))
-        ends = np.cumsum([len(some) for some in boxes])[:-1]
-        parts = zip(np.split(keypoints, ends), np.split(confidence, ends), boxes, strict=True)
-        return [
-            self.to_source(points, sure, np.asarray(some, np.float32).reshape(-1, 4)) for points, sure, some in parts
-        ]
+        some = [np.asarray(part, np.float32).reshape(-1, 4) for part in boxes]
+        if len(images) == 1 or hasattr(self.runtime, "run_frame"):
+            return [self.predict(image, part) for image, part in zip(images, some, strict=True)]
+        ends = np.cumsum([0, *(len(part) for part in some)])
+        with self._lock:
+            crops = self._buffer(int(ends[-1]))
+            for image, part, start in zip(images, some, ends, strict=False):
+                crop_boxes(image, part, crops[start : start + len(part)])
+            answer = self._checked(self.runtime.run(crops)) if len(crops) else self._nothing()
+        parts = zip(np.split(answer[0], ends[1:-1]), np.split(answer[1], ends[1:-1]), some, strict=True)
+        return [self.to_source(keypoints, confidence, part) for keypoints, confidence, part in parts]
+
+    def _buffer(self, count: int) -> np.ndarray:
+        """(count, S, S, 3) to crop into; used again by the next call."""
+        if len(self._crops) < count:
+            self._crops = np.zeros((count, *self._crops.shape[1:]), np.uint8)
+        return self._crops[:count]
+
+    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
+        K = self.skeleton.num_joints
+        return np.zeros((0, K, 3), np.float32), np.zeros((0, K), np.float32)
+
+    def _checked(self, answer: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        keypoints, confidence = answer
+        if not np.isfinite(keypoints).all():
+            raise BundleError(f"{self.bundle.path}: the model answers with NaN; train or export it again")
+        return keypoints, np.clip(confidence, 0.0, 1.0)
 
     def to_source(self, keypoints: np.ndarray, confidence: np.ndarray, boxes: np.ndarray) -> Keypoints:
         """Map what `predict_crops` returned from crop pixels to source pixels: (B, K, 3), (B, K), (B, 4) boxes."""

@@ -5,15 +5,20 @@ The only file under `runtime/` that imports torch, and the only one that builds 
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streampose.errors import BundleError
+from streampose.errors import BundleError, ConfigError
 from streampose.runtime.bundle import Bundle
 from streampose.structures import Skeleton
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16")
+MAX_BATCH = 32
+COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 class CropsToKeypoints(nn.Module):
@@ -41,30 +46,111 @@ class CropsToKeypoints(nn.Module):
 
 
 class TorchRuntime:
-    """A bundle's weights in eager PyTorch, on the GPU where there is one; see `runtime.predictor.load_predictor`."""
+    """A bundle's weights in PyTorch: eagerly on the CPU, as CUDA graphs on a GPU; see `load_predictor`.
+
+    On a GPU each batch size is recorded once as a CUDA graph with buffers of its own in pinned memory; sizes are
+    rounded up to powers of two so that there are few.
+    """
 
     name = "torch"
 
     def __init__(self, bundle: Bundle, precision: str, threads: int):
-        from safetensors.torch import load_file
-
-        from streampose.models.detector import build_detector
-
-        detector = build_detector(bundle.preset, bundle.skeleton.num_joints, bundle.input_size)
-        try:
-            detector.load_state_dict(load_file(bundle.weights_path))
-        except RuntimeError as error:
-            message = " ".join(str(error).split())[:200]
-            raise BundleError(f"{bundle.weights_path}: does not fit the preset {bundle.preset!r} ({message})") from None
-        torch.set_num_threads(threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[precision]
-        module = CropsToKeypoints(detector, bundle.skeleton, bundle.input_size).eval().requires_grad_(False)
-        self._module = module.to(self._device)
+        if precision == "f16" and self._device.type != "cuda":
+            raise ConfigError("--precision f16: torch can do it on an NVIDIA GPU only; choose f32 or bf16")
+        torch.set_num_threads(threads)
+        self._dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+        module = CropsToKeypoints(load_detector(bundle), bundle.skeleton, bundle.input_size).eval()
+        self._module: Callable[[Tensor], tuple[Tensor, Tensor]] = module.requires_grad_(False).to(self._device)
+        self._graphs: dict[int, _Graph] = {}
 
     @torch.inference_mode()
     def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, S, S, 3) uint8 -> keypoints (B, K, 3) crop pixels, confidence (B, K); float32."""
+        if self._device.type != "cuda":
+            keypoints, confidence = self._infer(torch.from_numpy(crops))
+            return keypoints.numpy(), confidence.numpy()
+        parts = []
+        for start in range(0, len(crops), MAX_BATCH):
+            part = crops[start : start + MAX_BATCH]
+            batch = 1 << (len(part) - 1).bit_length()
+            if batch not in self._graphs:
+                self._graphs[batch] = _Graph(self._infer, batch, crops.shape[1], self._device)
+            parts.append(self._graphs[batch].run(part))
+        keypoint_parts, confidence_parts = zip(*parts, strict=True)
+        return np.concatenate(keypoint_parts), np.concatenate(confidence_parts)
+
+    def _infer(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            keypoints, confidence = self._module(torch.from_numpy(crops).to(self._device))
-        return keypoints.float().cpu().numpy(), confidence.float().cpu().numpy()
+            keypoints, confidence = self._module(crops)
+        return keypoints.float(), confidence.float()
+
+
+class CompiledTorchRuntime(TorchRuntime):
+    """The same, compiled by `torch.compile`, which takes a while when it starts and needs a C++ compiler."""
+
+    name = "torch-compile"
+
+    def __init__(self, bundle: Bundle, precision: str, threads: int):
+        super().__init__(bundle, precision, threads)
+        if self._device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
+            raise ConfigError("no C++ compiler for torch.compile; install g++ or clang")
+        self._module = torch.compile(self._module, dynamic=self._device.type == "cpu")
+        crops = torch.zeros(2, bundle.input_size, bundle.input_size, 3, dtype=torch.uint8, device=self._device)
+        with torch.inference_mode():
+            try:
+                self._infer(crops)
+            except Exception as error:  # compilers and their back-ends raise all kinds
+                message = " ".join(str(error).split())[:200]
+                raise ConfigError(f"torch.compile does not work here ({message})") from error
+
+
+class _Graph:
+    """One batch size recorded as a CUDA graph: upload, network, download."""
+
+    def __init__(self, infer: Callable[[Tensor], tuple[Tensor, Tensor]], batch: int, size: int, device: torch.device):
+        self._crops = torch.zeros(batch, size, size, 3, dtype=torch.uint8).pin_memory()
+        on_device = self._crops.to(device)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # the first runs set up what must not be recorded
+            for _ in range(3):
+                answer = infer(on_device)
+        stream.synchronize()
+        self._keypoints, self._confidence = (torch.zeros(part.shape).pin_memory() for part in answer)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=stream):
+            on_device.copy_(self._crops, non_blocking=True)
+            keypoints, confidence = infer(on_device)
+            self._keypoints.copy_(keypoints, non_blocking=True)
+            self._confidence.copy_(confidence, non_blocking=True)
+
+    def run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        B = len(crops)
+        self._crops.numpy()[:B] = crops
+        self._graph.replay()
+        torch.cuda.current_stream().synchronize()
+        return self._keypoints.numpy()[:B].copy(), self._confidence.numpy()[:B].copy()
+
+
+def load_detector(bundle: Bundle) -> nn.Module:
+    """The network of a bundle with its weights.
+
+    Raises:
+        BundleError: they do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from streampose.models.detector import build_detector
+
+    try:
+        detector = build_detector(bundle.preset, bundle.skeleton.num_joints, bundle.input_size)
+    except ValueError as error:
+        raise BundleError(f"{bundle.path}: {error}; choose another --runtime") from None
+    try:
+        detector.load_state_dict(load_file(bundle.weights_path))
+    except (RuntimeError, SafetensorError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise BundleError(f"{bundle.weights_path}: does not fit the preset {bundle.preset!r} ({message})") from None
+    return detector

@@ -1,0 +1,180 @@
+"""Left and right by several views: which views show a body, or a limb, the wrong way round.
+
+A detector may take a person's left for the right in one view and not in another; then the joints of the two views do
+not meet. What all views confuse alike, geometry cannot see: there the labels of most views and moments count, and that
+a body does not turn inside out from one moment to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+
+from streampose.geometry.match_views import JOINT_SHARE, extent
+from streampose.geometry.triangulate import triangulate_robust
+from streampose.structures import Camera, Skeleton
+
+MOST_EXHAUSTIVE = 5  # views, of which every combination is tried; with more, one view after the other
+LEAST_GAIN = 0.06  # of the possible score: swaps that gain less are not made
+LABEL_SAY = 0.1  # how much the labels say at each moment, in units of the body's size that a jump would cost
+LARGEST_JUMP = 1.0  # of the body's size; more is not worse
+
+
+def limbs(skeleton: Skeleton) -> list[np.ndarray]:
+    """The joints of each pair of limbs: what hangs together of the skeleton's left and right joints."""
+    paired = {joint for pair in skeleton.flip_pairs for joint in pair}
+    top = list(range(skeleton.num_joints))
+    for bone in skeleton.bones:  # parents come first
+        if bone.child in paired and bone.parent in paired:
+            top[bone.child] = top[bone.parent]
+    flip = skeleton.flip_index
+    roots = sorted({min(top[joint], top[flip[joint]]) for joint in paired})
+    return [np.array([j for j in sorted(paired) if min(top[j], top[flip[j]]) == root]) for root in roots]
+
+
+class LeftRight:
+    """Straightens one subject's views, window by window.
+
+    Args:
+        cameras: V posed cameras.
+        skeleton: whose flip pairs are meant.
+    """
+
+    def __init__(self, cameras: Sequence[Camera], skeleton: Skeleton):
+        self._cameras, self._flip = list(cameras), np.array(skeleton.flip_index)
+        self._paired = np.flatnonzero(self._flip != np.arange(skeleton.num_joints))
+        parts = limbs(skeleton)
+        self._parts = [self._paired, *(parts if len(parts) > 1 else [])]
+        self._chains = [_Chain(self._flip, part) for part in self._parts]
+
+    def apply(self, points: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The views of T moments with left and right exchanged where that makes them meet.
+
+        Args:
+            points: (V, T, K, 2) pixels as the lenses showed them; NaN where missing.
+            confidence: (V, T, K).
+
+        Returns:
+            points and confidence with joints exchanged, and (V, T, K) bool, which joints were.
+        """
+        V, T, K = confidence.shape
+        order = np.broadcast_to(np.arange(K), (V, T, K)).copy()
+        if not len(self._paired):
+            return points, confidence, np.zeros((V, T, K), bool)
+        gate = JOINT_SHARE * float(np.median(e) if len(e := extent(points)[extent(points) > 0]) else 1.0)
+        for part, chain in zip(self._parts, self._chains, strict=True):
+            now = np.take_along_axis(points, order[..., None], 2), np.take_along_axis(confidence, order, 2)
+            swapped, places, mass = relative_swaps(self._cameras, *now, self._flip, part, gate)
+            swapped ^= chain.decide(places, mass)[None]
+            exchanged = order.copy()
+            exchanged[..., part] = order[..., self._flip[part]]
+            order = np.where(swapped[..., None], exchanged, order)
+        moved = order != np.arange(K)
+        return np.take_along_axis(points, order[..., None], 2), np.take_along_axis(confidence, order, 2), moved
+
+
+def relative_swaps(
+    cameras: Sequence[Camera],
+    points: np.ndarray,
+    confidence: np.ndarray,
+    flip: np.ndarray,
+    part: np.ndarray,
+    gate: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which views to exchange at each moment so that the joints of a part meet best; the fewest exchanges that do.
+
+    Args:
+        points, confidence: (V, T, K, 2), (V, T, K).
+        flip: permutation that swaps left and right.
+        part: the joints in question, left and right ones.
+        gate: pixels within which a view agrees with a point.
+
+    Returns:
+        (V, T) bool; (T, P, 3) the part's joints in space then; (T,) share of the confidence that is exchanged.
+    """
+    V, T, _ = confidence.shape
+    xy = np.stack([points[:, :, part], points[:, :, flip[part]]])  # (2, V, T, P, 2)
+    say = np.nan_to_num(np.stack([confidence[:, :, part], confidence[:, :, flip[part]]]))
+    say = np.where(np.isfinite(xy).all(-1), say, 0.0)
+    weight = say[0].sum(-1)  # (V, T)
+    possible = np.maximum(weight.sum(0), 1e-9)
+    views = np.arange(V)[:, None]
+
+    def score(swaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (T,) and places (T, P, 3) for (V, T) swaps; scores are what agrees, less a little for each swap."""
+        chosen = swaps.astype(int), views, np.arange(T)[None]
+        seen, sure = xy[chosen].reshape(V, -1, 2), say[chosen].reshape(V, -1)
+        found = triangulate_robust(cameras, seen, sure, max_px=gate)
+        close = np.where(found.inliers, 1 - np.nan_to_num(found.error_px / gate) ** 2, 0.0)
+        agreed = (sure * np.maximum(close, 0)).reshape(V, T, -1).sum((0, 2)) / possible
+        return agreed - LEAST_GAIN * (weight * swaps).sum(0) / possible, found.points.reshape(T, -1, 3)
+
+    best = np.zeros((V, T), bool)
+    highest, places = score(best)
+
+    def improve(swaps: np.ndarray) -> None:
+        nonlocal best, highest, places
+        value, where = score(swaps)
+        better = value > highest
+        best, highest = np.where(better, swaps, best), np.where(better, value, highest)
+        places = np.where(better[:, None, None], where, places)
+
+    if V <= MOST_EXHAUSTIVE:
+        for rest in product((False, True), repeat=V - 1):
+            if any(rest):
+                improve(np.broadcast_to(np.array([False, *rest])[:, None], (V, T)))
+    else:
+        for _ in range(2):
+            for v in range(V):
+                improve(best ^ (views == v))
+    mass = (weight * best).sum(0) / possible
+    turn = mass > 0.5  # the same relation between the views with fewer exchanges
+    mirrored = np.array([int(np.flatnonzero(part == flip[joint])[0]) for joint in part])
+    return best ^ turn, np.where(turn[:, None, None], places[:, mirrored], places), np.minimum(mass, 1 - mass)
+
+
+class _Chain:
+    """Decides for each moment whether a part is the wrong way round in all views, by its labels and by continuity."""
+
+    def __init__(self, flip: np.ndarray, part: np.ndarray):
+        self._mirrored = np.array([int(np.flatnonzero(part == flip[joint])[0]) for joint in part])
+        self._costs, self._last = np.zeros(2), None
+
+    def decide(self, places: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """(T, P, 3) joints, (T,) share of confidence exchanged so far -> (T,) bool; the cheapest path (Viterbi)."""
+        came, costs = [], self._costs
+        size = _size(places)
+        for place, share in zip(places, mass, strict=True):
+            stay, turn = 0.0, 0.0
+            if self._last is not None and size > 0:
+                stay, turn = _jump(place, self._last, size), _jump(place[self._mirrored], self._last, size)
+            through = costs[:, None] + np.array([[stay, turn], [turn, stay]])  # from, to
+            came.append(through.argmin(0))
+            costs = through.min(0) + LABEL_SAY * np.array([share, 1 - share])
+            costs -= costs.min()
+            known = np.isfinite(place).all(-1, keepdims=True)
+            self._last = place if self._last is None else np.where(known, place, self._last)
+        self._costs = costs
+        states = np.zeros(len(came), int)
+        state = int(costs.argmin())
+        for t in range(len(came) - 1, -1, -1):
+            states[t] = state
+            state = int(came[t][state])
+        return states.astype(bool)
+
+
+def _size(places: np.ndarray) -> float:
+    """Typical distance of joints from their middle."""
+    with np.errstate(invalid="ignore"):
+        known = places[np.isfinite(places).all((1, 2))]
+    if not len(known):
+        return 0.0
+    return float(np.median(np.linalg.norm(known - known.mean(1, keepdims=True), axis=-1)))
+
+
+def _jump(place: np.ndarray, last: np.ndarray, size: float) -> float:
+    far = np.linalg.norm(place - last, axis=-1) / size
+    far = far[np.isfinite(far)]
+    return float(np.minimum(far, LARGEST_JUMP).mean()) if len(far) else 0.0

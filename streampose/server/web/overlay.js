@@ -12,28 +12,34 @@ export function jointColors(skeleton) {
   return colors;
 }
 
-/** Draw one frame message; keypoints are pixels of the source, whose picture may have been sent smaller. */
+/**
+ * Draw one frame message; keypoints are pixels of the source, whose picture may have been sent smaller, or not at all.
+ * Returns the function that gives a point of the source its place on the canvas.
+ */
 export function drawFrame(canvas, message, picture, skeleton, show) {
-  if (canvas.width !== picture.width || canvas.height !== picture.height) {
-    canvas.width = picture.width;
-    canvas.height = picture.height;
-  }
+  const shrunk = Math.min(1, 960 / message.size[0]);
+  const width = picture?.width ?? Math.round(message.size[0] * shrunk);
+  const height = picture?.height ?? Math.round(message.size[1] * shrunk);
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
   const scale = canvas.width / message.size[0];
+  // Pixel centres are integers in the messages and half-integers on a canvas.
+  const place = ([x, y]) => [(x + 0.5) * scale, (y + 0.5) * scale];
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.globalAlpha = 1;
-  if (show.picture) context.drawImage(picture, 0, 0);
+  if (picture) context.drawImage(picture, 0, 0);
   else {
     context.fillStyle = "#0a0f14";
     context.fillRect(0, 0, canvas.width, canvas.height);
   }
   const colors = jointColors(skeleton);
   for (const subject of message.subjects) {
-    // Pixel centres are integers in the messages and half-integers on a canvas.
-    const points = subject.keypoints.map(([x, y, , confidence]) => [(x + 0.5) * scale, (y + 0.5) * scale, confidence]);
+    const seen = (joint) => (subject.visibility?.[joint] === 0 ? 0 : 1);
+    const points = subject.keypoints.map((point, joint) => [...place(point), point[3] * seen(joint)]);
     if (show.boxes) drawBox(context, subject, scale);
     if (show.skeleton) drawSkeleton(context, points, skeleton.bones, colors, canvas.width, subject.box, scale);
   }
+  return place;
 }
 
 function drawSkeleton(context, points, bones, colors, width, box, scale) {

@@ -1,46 +1,85 @@
-// The page: puts the stream's messages into the video, the 3D view and the numbers.
+// The page: puts the stream's messages into the video, the 3D view, the plots and the numbers.
 
 import { connect } from "./stream.js";
-import { drawFrame } from "./overlay.js";
+import { makeControls } from "./controls.js";
+import { COLORS, drawFrame } from "./overlay.js";
+import { History, bendingGroups, drawPaths, groupJoints } from "./plots.js";
 import { makeSpace } from "./space.js";
 
 const at = (id) => document.getElementById(id);
-const KEPT = 300;
-const latencies = [];
+const PLOTS_MS = 80; // between two drawings of the plots
+const history = new History();
 const shownAt = [];
 let skeleton = null;
+let angleGroups = [];
+let pathGroups = [];
+let pictures = true;
 let connection = "connecting";
 let stats = null;
+let plotted = 0;
 
 const space = await makeSpace(at("space"), (text) => say("space-notice", text));
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) at("turn").checked = space.turning = false;
+const controls = makeControls({ say: tell, watch: (camera) => stream.watch(camera) });
 
-connect({
+const stream = connect({
   hello(message) {
-    skeleton = message.skeleton;
+    pictures = message.pictures;
+    at("show-picture").disabled = !pictures;
+    at("show-picture").parentElement.title = pictures ? "" : "This server keeps its pictures to itself";
+    if (JSON.stringify(skeleton) !== JSON.stringify(message.skeleton)) {
+      skeleton = message.skeleton;
+      angleGroups = choose("angle-joint", bendingGroups(skeleton), /knee|elbow/);
+      pathGroups = choose("path-joint", groupJoints(skeleton), /wrist|paw|hand/);
+    }
     space.setSkeleton(skeleton);
-    at("source").textContent = message.source;
-    at("model").textContent = `${message.model} · ${message.runtime} · ${skeleton.joints.length} joints`;
+    history.setSkeleton(skeleton);
+    controls.hello(message);
   },
   frame(message, picture) {
     if (skeleton === null) return;
-    drawFrame(at("video"), message, picture, skeleton, {
-      picture: at("show-picture").checked, skeleton: at("show-skeleton").checked, boxes: at("show-boxes").checked,
-    });
+    history.add(message);
+    const show = { skeleton: at("show-skeleton").checked, boxes: at("show-boxes").checked };
+    const place = drawFrame(at("video"), message, at("show-picture").checked ? picture : null, skeleton, show);
+    if (at("show-trail").checked && pathGroups.length) {
+      const context = at("video").getContext("2d");
+      drawPaths(context, history.paths(pathGroups[at("path-joint").value]), (side) => COLORS[side], place, at("video").width / 320);
+    }
     space.show(message);
-    keep(latencies, message.latency_ms);
-    keep(shownAt, performance.now());
+    shownAt.push(performance.now());
+    if (shownAt.length > 300) shownAt.shift();
     at("subjects").textContent = message.subjects.length;
+    say("space-key", message.scene ? "metres, of the calibrated cameras" : "drag to orbit, wheel to zoom");
+    if (performance.now() - plotted > PLOTS_MS) drawPlots();
   },
   stats(message) {
     stats = message;
     showNumbers();
     showState();
+    controls.stats(message);
   },
   state(state) {
     connection = state;
     showState();
   },
 });
+
+function drawPlots() {
+  plotted = performance.now();
+  const latest = history.drawAngles(at("angles"), angleGroups[at("angle-joint").value]);
+  at("angle-now").replaceChildren(...latest.flatMap(({ side, degrees }) => {
+    const mark = Object.assign(document.createElement("i"), { className: side });
+    return [mark, ` ${degrees === null ? "–" : `${degrees.toFixed(0)}°`} `];
+  }));
+  history.drawPaths(at("path"), pathGroups[at("path-joint").value]);
+}
+
+/** Fill a select with groups of joints and choose the first that a reader is likely to want. */
+function choose(id, groups, likely) {
+  const first = Math.max(0, groups.findIndex(({ name }) => likely.test(name)));
+  at(id).replaceChildren(...groups.map(({ name, joints }, n) => new Option(joints.length > 1 ? `${name}s` : name, n, false, n === first)));
+  return groups;
+}
 
 function showNumbers() {
   const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
@@ -53,8 +92,9 @@ function showNumbers() {
   at("p95").textContent = number(stats.latency_ms.p95);
   at("shown-p95").textContent = number(stats.shown_latency_ms?.p95);
   at("dropped").textContent = stats.dropped;
-  at("stages").textContent = Object.entries(stats.stages_ms).map(([name, { p50 }]) => `${name} ${number(p50)}`).join(" · ");
-  drawLatency(at("latency"), stats.latency_ms);
+  const stages = Object.entries(stats.stages_ms).filter(([, { p50 }]) => p50 !== undefined && p50 !== null);
+  at("stages").textContent = stages.map(([name, { p50 }]) => `${name} ${number(p50)}`).join(" · ");
+  history.drawLatency(at("histogram"), at("latency"), stats.latency_ms);
 }
 
 function showState() {
@@ -71,45 +111,17 @@ function showState() {
   say("notice", trouble[state] ?? "");
 }
 
-function drawLatency(canvas, { p50, p95 }) {
-  const ratio = Math.min(devicePixelRatio, 2);
-  const [width, height] = [canvas.clientWidth * ratio, canvas.clientHeight * ratio];
-  Object.assign(canvas, { width, height });
-  if (!latencies.length) return;
-  const context = canvas.getContext("2d");
-  const style = getComputedStyle(document.documentElement);
-  const top = 1.25 * Math.max(p95 ?? 0, 10);
-  const y = (value) => height - (Math.min(value, top) / top) * (height - 2 * ratio);
-  const step = width / KEPT;
-  context.fillStyle = resolve(style, "--accent");
-  latencies.forEach((value, n) => context.fillRect(n * step, y(value), Math.max(1, step - 0.5), height - y(value)));
-  context.font = `${11 * ratio}px system-ui, sans-serif`;
-  for (const [value, name, color] of [[p50, "p50", "--good"], [p95, "p95", "--wait"]]) {
-    if (value === null) continue;
-    context.strokeStyle = context.fillStyle = resolve(style, color);
-    context.beginPath();
-    context.moveTo(0, y(value));
-    context.lineTo(width, y(value));
-    context.stroke();
-    context.fillText(`${name} ${value.toFixed(1)} ms`, width - 90 * ratio, y(value) - 3 * ratio);
-  }
-}
-
-/** The colour of a custom property; light-dark() is resolved by giving it to an element. */
-function resolve(style, name) {
-  resolve.probe ??= document.body.appendChild(Object.assign(document.createElement("i"), { hidden: true }));
-  resolve.probe.style.color = style.getPropertyValue(name);
-  return getComputedStyle(resolve.probe).color;
-}
-
-function keep(list, value) {
-  list.push(value);
-  if (list.length > KEPT) list.shift();
-}
-
 function say(id, text) {
   at(id).textContent = text;
   at(id).hidden = !text;
+}
+
+/** A message under the header, with links: [[text, address]]; empty for none. */
+function tell(text, links = []) {
+  say("message", text);
+  for (const [name, address] of links) {
+    at("message").append(" ", Object.assign(document.createElement("a"), { href: address, textContent: name, download: name }));
+  }
 }
 
 at("turn").addEventListener("change", (event) => { space.turning = event.target.checked; });
@@ -118,4 +130,5 @@ at("theme").addEventListener("click", () => {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
   document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
+  drawPlots();
 });

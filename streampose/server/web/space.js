@@ -20,6 +20,7 @@ export async function makeSpace(container, notice) {
 
 /** Keypoints of all subjects in metres-like units: a subject about 1.7 high around the origin, y up, z to the viewer. */
 function placeSubjects(message, skeleton, memory) {
+  if (message.scene?.subjects.length) return placeScene(message, skeleton, memory);
   const first = message.subjects[0];
   if (!first) return [];
   const spread = (index) => {
@@ -37,6 +38,49 @@ function placeSubjects(message, skeleton, memory) {
     confidence: subject.keypoints.map((point) => point[3]),
     points: subject.keypoints.map(([x, y, z]) => [(x - origin[0]) * scale, (origin[1] - y) * scale, -z * scale]),
   }));
+}
+
+/** Subjects of calibrated cameras, in metres around where the first one usually is; joints that are not known lie at its middle. */
+function placeScene(message, skeleton, memory) {
+  const subjects = message.scene.subjects.filter(({ points }) => points.some(Boolean));
+  if (!subjects.length) return [];
+  const middle = (points) => {
+    const known = points.filter(Boolean);
+    return [0, 1, 2].map((axis) => known.reduce((sum, point) => sum + point[axis], 0) / known.length);
+  };
+  const up = findUp(message, subjects, memory);
+  const side = [0, 1, 2].filter((axis) => axis !== up.axis);
+  const turned = (point) => [point[side[0]], point[up.axis] * up.sign, point[side[1]] * up.hand];
+  const centre = turned(middle(subjects[0].points));
+  memory.centre = memory.centre?.map((value, axis) => value + 0.03 * (centre[axis] - value)) ?? centre;
+  return subjects.map((subject) => {
+    const rest = middle(subject.points);
+    return {
+      id: subject.id,
+      confidence: subject.points.map((point) => (point ? 1 : 0)),
+      points: subject.points.map((point) => turned(point ?? rest).map((value, axis) => value - memory.centre[axis])),
+    };
+  });
+}
+
+/** Which axis of the world goes up in the picture of this camera, and whether it does so with its sign. */
+function findUp(message, subjects, memory) {
+  const sums = memory.up ?? [0, 0, 0];
+  for (const { points, views } of subjects) {
+    const seen = message.subjects.find(({ id }) => id === views[message.camera])?.keypoints;
+    if (!seen) continue;
+    const known = points.flatMap((point, joint) => (point ? [[point, -seen[joint][1]]] : []));
+    const mean = (pick) => known.reduce((sum, entry) => sum + pick(entry), 0) / known.length;
+    const height = mean(([, y]) => y);
+    for (const axis of [0, 1, 2]) {
+      const rest = mean(([point]) => point[axis]);
+      sums[axis] = 0.98 * sums[axis] + mean(([point, y]) => (point[axis] - rest) * (y - height)) / message.size[1];
+    }
+  }
+  memory.up = sums;
+  const axis = sums.map(Math.abs).indexOf(Math.max(...sums.map(Math.abs)));
+  const sign = sums[axis] < 0 ? -1 : 1;
+  return { axis, sign, hand: (axis === 1 ? 1 : -1) * sign }; // keeps left and right as they are
 }
 
 class WebglSpace {

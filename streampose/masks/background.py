@@ -50,6 +50,16 @@ class Background:
         return np.maximum(NOISE_FACTOR * self.noise, LEAST_DIFFERENCE).astype(np.float32)
 
     @cached_property
+    def least(self) -> int:
+        """How much, in grey levels, the most different channel of a pixel must differ to be foreground anywhere."""
+        return int(WEAK_SCORE * float(self.threshold.min()) / np.sqrt(3))
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """What the light of a frame is compared by: (h, w, 3) uint8, see `match_light`."""
+        return shrink(self.image, _grid(self.image))
+
+    @cached_property
     def grey(self) -> bool:
         """Whether it has no colours, so that nothing can be told by them."""
         sparse = self.image[::4, ::4]
@@ -107,15 +117,20 @@ class BackgroundModel:
             raw = self._model.apply(cv2.GaussianBlur(image, (3, 3), 0), rate)
             return clean_mask(raw, None, raw.size)
         scene = self._scene
-        image, self.steady = match_light(image, scene.image)
-        score = difference_score(image, scene)
-        differs = cv2.medianBlur((cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE).astype(np.uint8), 3)
-        mask = np.zeros(score.shape, np.uint8)
-        window = _window(np.asarray(differs))
-        if window is None:
+        image, self.steady = match_light(image, scene.image, scene.cells)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        _, changed = cv2.threshold(_most(cv2.absdiff(image, scene.image)), scene.least, 1, cv2.THRESH_BINARY)
+        around = _window(np.asarray(changed), margin=8)  # nothing beyond it can be foreground
+        if around is None:
             return mask
+        score = difference_score(image[around], scene, around)
+        differs = cv2.medianBlur((cv2.GaussianBlur(score, (5, 5), 1.2) > WEAK_SCORE).astype(np.uint8), 3)
+        inner = _window(np.asarray(differs))
+        if inner is None:
+            return mask
+        window = tuple(slice(a.start + i.start, a.start + i.stop) for a, i in zip(around, inner, strict=True))
         clear = None if self.kind == "median" else self._model.apply(image, 0.0)[window]
-        image, score, likely = image[window], score[window], np.asarray(differs)[window] > 0
+        image, score, likely = image[window], score[inner], np.asarray(differs)[inner] > 0
         if clear is not None:  # the mixture models have the last word on what is clearly foreground
             score[clear == 0] = 0
         likely &= ~is_shadow(image, scene.image[window], score, likely, scene.grey)
@@ -179,26 +194,36 @@ KINDS: dict[str, Callable[[Background | None], Any]] = {
 }
 
 
-def difference_score(image: np.ndarray, scene: Background) -> np.ndarray:
-    """How far a frame is from the scene, in units of what would be noise there: (h, w) float32, 1 is the threshold."""
-    difference = cv2.absdiff(image, scene.image)
+def difference_score(image: np.ndarray, scene: Background, window: Any = np.s_[:]) -> np.ndarray:
+    """How far a frame, or a window of it, is from the scene, in units of what would be noise there: (h, w) float32.
+
+    1 is the threshold.
+    """
+    difference = cv2.absdiff(image, scene.image[window])
     squares = cv2.multiply(difference, difference, dtype=cv2.CV_32F)
     distance = cv2.sqrt(cv2.transform(squares, np.ones((1, 3), np.float32)))
-    return cv2.divide(distance, scene.threshold)
+    return cv2.divide(distance, scene.threshold[window])
 
 
-def match_light(image: np.ndarray, scene: np.ndarray) -> tuple[np.ndarray, bool]:
+def match_light(image: np.ndarray, scene: np.ndarray, cells: np.ndarray | None = None) -> tuple[np.ndarray, bool]:
     """Take a change of light that is smooth over the picture (clouds, exposure, flare) out of a frame (h, w, 3) uint8.
 
     Each channel's difference from the scene is fitted by a second-order surface over a grid of cells, robustly, so that
     subjects do not pull it. Small changes are left alone.
 
+    Args:
+        cells: the scene averaged over the cells of the grid, where it is known.
+
     Returns:
         The frame, and whether its light was about that of the scene already.
     """
     h, w = scene.shape[:2]
-    grid = (min(32, w), min(18, h))
-    now, then = (shrink(picture, grid).reshape(-1, 3).astype(np.float32) for picture in (image, scene))
+    grid = _grid(scene)
+    now, then = shrink(image, grid), shrink(scene, grid) if cells is None else cells
+    alike = np.asarray(cv2.threshold(cv2.absdiff(now, then), 1, 1, cv2.THRESH_BINARY_INV)[1]).reshape(-1, 3)
+    if (2 * np.count_nonzero(alike, axis=0) > len(alike)).all():
+        return image, True
+    now, then = (picture.reshape(-1, 3).astype(np.float32) for picture in (now, then))
     difference = now - then
     change = float(np.median(np.abs(difference), 0).max())
     if change < 2.0:
@@ -305,6 +330,10 @@ class View:
         self._grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         self._corners: np.ndarray | None = None
 
+    def is_repeated_in(self, image: np.ndarray) -> bool:
+        """Whether most pixels of another picture are the same; False says nothing, `is_seen_in` then does."""
+        return float(np.mean(self._difference(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) < 12)) > 0.9
+
     def is_seen_in(self, image: np.ndarray) -> bool:
         """Whether another picture shows the same scene from the same place: a static camera and no cut between.
 
@@ -324,8 +353,12 @@ class View:
             stayed = float(((ok.reshape(-1) == 1) & (moved < 0.7)).mean())
             if stayed > 0.2 or stayed < 0.08:
                 return stayed > 0.2
+        return float(np.mean(self._difference(other) < 12)) > 0.85
+
+    def _difference(self, other: np.ndarray) -> np.ndarray:
+        """By how many grey levels each pixel differs more or less than most."""
         difference = cv2.absdiff(self._grey, other).astype(np.int16)
-        return float(np.mean(np.abs(difference - np.median(difference)) < 12)) > 0.85
+        return np.abs(difference - np.median(difference))
 
 
 def same_view(a: np.ndarray, b: np.ndarray) -> bool:
@@ -345,6 +378,11 @@ def _most(image: np.ndarray) -> np.ndarray:
     """The greatest channel of each pixel: (h, w, 3) -> (h, w); much faster than numpy's max over a last axis of 3."""
     red, green, blue = cv2.split(image)
     return np.asarray(cv2.max(cv2.max(red, green), blue))
+
+
+def _grid(image: np.ndarray) -> tuple[int, int]:
+    """(width, height) of the grid of cells by which the light of pictures of this size is compared."""
+    return min(32, image.shape[1]), min(18, image.shape[0])
 
 
 def _surface_terms(grid: tuple[int, int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 
 import cv2
 import numpy as np
@@ -45,39 +46,38 @@ class Quality:
             square: (4,) what the crop shows, in source pixels.
         """
         S = mask.shape[0]
-        masked = bool(mask.any())
-        inside = mask > 0 if masked else np.ones(mask.shape, bool)
+        area = float(np.count_nonzero(mask))
+        inside = mask > 0 if area else None
         sharpness = crop_sharpness(crop, inside)
-        usual = float(np.median(self._sharpness)) if self._sharpness else sharpness
+        usual = median(self._sharpness) if self._sharpness else sharpness
         self._sharpness.append(sharpness)
         quality = sharpness / (sharpness + SHARP) * min(1.0, sharpness / max(USUAL_SHARE * usual, 1e-6))
-        if masked:
-            scale = float(square[2] - square[0]) / S
-            area = float(inside.sum()) * scale * scale
-            jump = abs(np.log(area / float(np.median(self._areas)))) if self._areas else 0.0
+        if inside is not None:
+            area *= (float(square[2] - square[0]) / S) ** 2
+            jump = abs(np.log(area / median(self._areas))) if self._areas else 0.0
             self._areas.append(area)
             quality *= float(np.exp(-0.5 * (jump / JUMP) ** 2))
             quality *= 0.5 ** (border_share(inside, square, self._size) / CUT_OFF)
         return float(np.clip(quality, 0.0, 1.0))
 
 
-def crop_sharpness(crop: np.ndarray, inside: np.ndarray) -> float:
+def crop_sharpness(crop: np.ndarray, inside: np.ndarray | None) -> float:
     """Variance of the Laplacian over the variance of the brightness, inside a mask.
 
     Of the Laplacian's two parts, across and down, the smaller one counts twice: motion blurs one direction alone.
 
     Args:
         crop: (S, S, 3) uint8 RGB.
-        inside: (S, S) bool, not empty; its outline counts too, because it blurs as well.
+        inside: (S, S) bool, not empty; its outline counts too, because it blurs as well. None is the whole crop.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    around = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8))
+    around = None if inside is None else np.asarray(cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)))
     smooth = cv2.GaussianBlur(grey, (3, 3), 0.8)  # sensor noise is not sharpness
-    curvature = [_variance(cv2.filter2D(smooth, cv2.CV_32F, kernel), around) for kernel in CURVATURES]
+    curvature = [_variance(cv2.filter2D(smooth, cv2.CV_16S, kernel), around) for kernel in CURVATURES]
     return 2 * min(curvature) / (_variance(grey, around) + 25.0)
 
 
-def _variance(image: np.ndarray, inside: np.ndarray) -> float:
+def _variance(image: np.ndarray, inside: np.ndarray | None) -> float:
     return float(cv2.meanStdDev(image, mask=inside)[1][0, 0]) ** 2
 
 
@@ -94,9 +94,11 @@ def border_share(inside: np.ndarray, square: np.ndarray, source_size: tuple[int,
     reach = np.maximum(1.5 * scale, 1.5)  # source pixels
     if (square[:2] > reach).all() and (square[2:] < np.array(source_size) - reach).all():
         return 0.0
-    padded = np.pad(inside.astype(np.uint8), 1)
-    outline = (inside.astype(np.uint8) - cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]) > 0
-    y, x = np.nonzero(outline)
-    places = (np.stack([x, y], 1) + 0.5) * scale + square[:2]
-    there = ((places < reach) | (places > np.array(source_size) - reach)).any(1)
-    return float(there.mean()) if len(there) else 0.0
+    own = inside.astype(np.uint8)
+    outline = cv2.subtract(
+        own, cv2.erode(own, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    )
+    places = (np.arange(S)[:, None] + 0.5) * scale + square[:2]
+    columns, rows = ((places >= reach) & (places <= np.array(source_size) - reach)).T
+    count = np.count_nonzero(outline)
+    return 1.0 - np.count_nonzero(outline[rows][:, columns]) / count if count else 0.0

@@ -49,7 +49,7 @@ def find_scenes(pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Scene]
     step = 1
     for count, (seconds, image) in enumerate(pictures):
         small = _small(image)
-        if last is not None and first is not None and not (last.is_seen_in(small) and first.is_seen_in(small)):
+        if last is not None and first is not None and not (first.is_seen_in(small) and _goes_on(last, small)):
             yield _learn(gathered)
             gathered, first, step = [], None, 1
         elif gathered and seconds - gathered[0][0] > SCENE_SECONDS and len(gathered) >= 16:
@@ -65,6 +65,11 @@ def find_scenes(pictures: Iterable[tuple[float, np.ndarray]]) -> Iterator[Scene]
             gathered, step = gathered[::2], 2 * step
     if gathered:
         yield _learn(gathered)
+
+
+def _goes_on(last: View, image: np.ndarray) -> bool:
+    """Whether a picture shows what the one right before it shows; those that hardly differ need no closer look."""
+    return last.is_repeated_in(image) or last.is_seen_in(image)
 
 
 def _learn(gathered: list[tuple[float, np.ndarray]]) -> Scene:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from streampose.tracking.boxes import (
@@ -114,21 +115,19 @@ class Tracker:
         """Pixels of each blob that lie where each track is expected: (tracks, blobs)."""
         claims = np.zeros((len(self.tracks), len(blobs)))
         for n, track in enumerate(self.tracks):
-            expected = self._expected_mask(track)
-            counts = np.bincount(labels[expected], minlength=len(blobs) + 1)
+            counts = np.bincount(self._labels_expected(track, labels), minlength=len(blobs) + 1)
             claims[n] = [counts[blob.labels[0]] for blob in blobs]
         return claims
 
-    def _expected_mask(self, track: Track) -> np.ndarray:
+    def _labels_expected(self, track: Track, labels: np.ndarray) -> np.ndarray:
+        """The labels of the pixels where a track is expected: (P,)."""
         dx, dy = np.rint(track.velocity * track.missed).astype(int)
         last = self._last_masks[track.id]
         h, w = last.shape
-        dx, dy = int(np.clip(dx, -w, w)), int(np.clip(dy, -h, h))
-        moved = np.zeros_like(last)
-        moved[max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)] = last[
-            max(-dy, 0) : h + min(-dy, 0), max(-dx, 0) : w + min(-dx, 0)
-        ]
-        return moved
+        x, y, width, height = cv2.boundingRect(last.view(np.uint8))
+        left, right = np.clip((x + dx, x + width + dx), 0, w)
+        top, bottom = np.clip((y + dy, y + height + dy), 0, h)
+        return labels[top:bottom, left:right][last[top - dy : bottom - dy, left - dx : right - dx]]
 
     def _sort_claims(
         self, claims: np.ndarray, blobs: list[Blob]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -124,19 +125,24 @@ def steady_square(boxes: np.ndarray, now: int, margin: float = MARGIN) -> np.nda
     Returns:
         (4,) float32 square; it may leave the picture.
     """
-    offset = np.arange(len(boxes)) - now
-    seen = ~np.isnan(boxes[:, 0])
-    weight = np.exp(-0.5 * np.square(offset / max(len(boxes) / 4, 1.0))) * seen
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    centre = np.nansum(centres * weight[:, None], 0) / weight.sum()
-    sides = np.where(seen, (boxes[:, 2:] - boxes[:, :2]).max(1), 0.0)
-    near = weight > 0.3
-    side = 0.5 * (sides[near].max() + np.sum(sides * weight) / weight.sum())
+    weight, seen = _closeness(len(boxes), now), ~np.isnan(boxes[:, 0])
     tight = boxes[now]
+    if not seen.all():
+        weight, boxes = weight[seen], boxes[seen]
+    total = weight.sum()
+    centre = weight @ (boxes[:, :2] + boxes[:, 2:]) / (2 * total)
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    side = 0.5 * (sides[weight > 0.3].max() + weight @ sides / total)
     free = margin * (tight[2:] - tight[:2]).max()
     needed = 2 * max((centre - tight[:2]).max(), (tight[2:] - centre).max()) + 2 * free
     half = max(side * (1 + 2 * margin), needed) / 2
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _closeness(count: int, now: int) -> np.ndarray:
+    """How much each of so many moments counts for the one that is now: (count,)."""
+    return np.exp(-0.5 * np.square((np.arange(count) - now) / max(count / 4, 1.0)))
 
 
 def subject_boxes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 import cv2
@@ -86,7 +87,7 @@ class Follower:
     @property
     def area(self) -> float:
         """Median size of late, in pixels of the coarse mask."""
-        return float(np.median(self._areas)) if self._areas else 0.0
+        return median(self._areas) if self._areas else 0.0
 
     def see(self, frame: Picture, box: np.ndarray, mask: np.ndarray, foreground: np.ndarray) -> None:
         """The subject in one more frame.

@@ -13,7 +13,9 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import StoreError, VideoError
-from streampose.inspect import OUTLINE, contact_sheet, inspect, inspect_sources, outline_mask
+from streampose.inspect import contact_sheet, inspect, inspect_sources
+from streampose.inspection.gather import tell
+from streampose.inspection.page import OUTLINE, outline_mask
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
@@ -40,6 +42,7 @@ def store(tmp_path_factory) -> Path:
         writer.finish(motion=0.25 + number, at_border=0.0)
         clips.append(writer.id)
     park = {"path": "videos/park.mp4", "verdict": "repaired", "reason": "3 frames lost", "frames": 60, "clips": clips}
+    park |= {"lost_spans": [[1.0, 1.12]], "probe": {"width": 64, "height": 48, "duration_seconds": 2.4}}
     publish_source(store, "park", park)
     broken = {"path": "videos/broken.mp4", "verdict": "quarantined", "reason": REASON, "frames": 0, "clips": []}
     publish_source(store, "broken", broken)
@@ -95,23 +98,37 @@ def test_the_numbers(store, tmp_path):
     }  # fmt: skip
 
 
-def test_the_page_lists_every_source_and_clip_and_holds_the_sheet(store, tmp_path):
-    files = inspect(store, out=tmp_path)["files"]
-    page = Path(files["page"]).read_text(encoding="utf-8")
-    sources, clips = Tables(page).tables
-    assert sorted(sources[1:]) == [
+def test_the_page_shows_every_source_clip_and_pair_and_needs_no_network(store, tmp_path):
+    found = inspect(store, out=tmp_path)
+    page = Path(found["files"]["page"]).read_text(encoding="utf-8")
+    shown = Tables(page)
+    sources, use = shown.tables
+    assert sorted(row[:5] for row in sources[1:]) == [
         ["videos/broken.mp4", "quarantined", REASON, "0", "0"],
         ["videos/park.mp4", "repaired", "3 frames lost", "60", "2"],
     ]
     assert "<b>at all" not in page  # what a file's name or a decoder says is text, not markup
-    assert clips[1:] == [
-        ["park-0", "40", "1.6", "0.25", "0.0977", "0.0"],
-        ["park-1", "15", "0.6", "1.25", "0.0977", "0.0"],
-    ]
-    assert re.search(r"2 sources, 2 clips, 1 frame pairs,\s+0\.\d MB, skeleton human17, crops of 32 pixels", page)
-    (picture,) = Tables(page).images
-    assert base64.b64decode(picture.removeprefix("data:image/png;base64,")) == Path(files["contact_sheet"]).read_bytes()
-    assert "http" not in page.replace("http-equiv", "")  # it needs no network
+    assert [row[0] for row in use] == ["frames", "masks", "boxes and times", "frame pairs", "descriptions"]
+    assert sum(found["disk_use"].values()) == found["bytes"] and 0 < found["frames_share"] < 0.5
+    assert found["disk_use"]["frames"] == sum(
+        file.stat().st_size for file in store.glob("clips/*/segments/*/frames/c/**/*") if file.is_file()
+    )
+    strips = [cv2.imdecode(np.frombuffer(base64.b64decode(i.split(",")[1]), np.uint8), 1) for i in shown.images]
+    assert [strip.shape for strip in strips] == [(SIZE, 12 * SIZE, 3)] * 2 + [(SIZE, 2 * SIZE, 3)]  # clips, one pair
+    assert re.search(r"<b>55</b><span>frames, 2.2 s", page) and "0.20 s apart, motion 0.50" in page
+    assert page.count('class="lost"') == 1 and "lost: 1.00 to 1.12 s" in page
+    assert "http" not in page
+
+
+def test_a_clips_story_is_that_of_its_masks(store):
+    reader = StoreReader(store)
+    story = tell(reader, reader.clips()[0])
+    np.testing.assert_allclose(story.area, 100 / SIZE**2)
+    walks, stands = story.moments < 0.3, story.moments > 1.0
+    assert np.nanmin(story.motion[walks]) > 0.5  # ten columns on in 0.4 s: nothing in common
+    np.testing.assert_allclose(story.motion[stands & np.isfinite(story.motion)], 0)
+    assert np.isnan(story.motion[-1])  # there is nothing 0.4 s later
+    assert len(story.crops) == 12 and story.at[0] == 0 and story.at[-1] == pytest.approx(39 / 25)
 
 
 def test_the_sheet_has_a_row_a_clip_spread_over_its_time(store, tmp_path):
@@ -150,7 +167,7 @@ def test_a_store_without_clips_has_a_page_without_a_picture(tmp_path):
     found = inspect(store)
     assert found["files"] == {"contact_sheet": None, "page": str(tmp_path / "empty-inspect" / "index.html")}
     page = Path(found["files"]["page"]).read_text()
-    assert "0 sources, 0 clips" in page and not Tables(page).images
+    assert "<b>0</b><span>clips" in page and "Disk use" in page and not Tables(page).images
     assert contact_sheet(StoreReader(store), columns=4).shape == (SIZE, 4 * SIZE, 3)
 
 

@@ -207,6 +207,21 @@ class StoreReader:
         self._clip(clip_id)
         return self._small_arrays(clip_id)["pts_seconds"]
 
+    def boxes(self, clip_id: str) -> np.ndarray:
+        """The square that each crop of a clip shows, in source pixels: (T, 4) float32 edges."""
+        self._clip(clip_id)
+        return self._small_arrays(clip_id)["boxes"]
+
+    def files(self) -> dict[str, int]:
+        """Every file of the store, as a path inside it, and its bytes."""
+        if self._copy is not None:
+            return self._copy.remote.sizes()
+        return {
+            file.relative_to(self.path).as_posix(): file.stat().st_size
+            for file in self.path.rglob("*")
+            if file.is_file()
+        }
+
     def quality(self, clip_id: str) -> np.ndarray:
         """How good each frame of a clip is for training (`masks.quality`): (T,) float32 in [0, 1], 1 is best."""
         self._clip(clip_id)

@@ -1,0 +1,1 @@
+"""What `streampose inspect` draws: plots and the page."""

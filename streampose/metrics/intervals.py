@@ -21,7 +21,8 @@ def group_interval(
 
     Source: Efron & Tibshirani, An introduction to the bootstrap, 1993, Sec. 13.3; the cluster bootstrap.
     """
-    values = np.asarray(values, float).reshape(len(groups), -1)
+    values = np.asarray(values, float)
+    values = values[:, None] if values.ndim == 1 else values
     known = np.isfinite(values)
     _, number = np.unique(groups, return_inverse=True)
     counts = np.bincount(number, known.sum(1))

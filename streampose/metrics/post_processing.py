@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-RIDGE = 1e-3  # of the mean variance of the features: keeps the map defined where features depend on each other
+RIDGE = 1e-6  # of the mean variance of the features: keeps the map defined where features depend on each other
 
 
 def fit_linear(features: np.ndarray, targets: np.ndarray) -> np.ndarray:

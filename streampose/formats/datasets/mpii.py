@@ -43,7 +43,7 @@ def read_mpii(folder: Path) -> Labelled:
     places = [folder, folder / "annot", folder / LABELS.replace("_1.mat", "_2")]
     path = next((place / LABELS for place in places if (place / LABELS).is_file()), folder / LABELS)
     required(path, "MPII", f"{LABELS} and images/")
-    release = read_mat(path, "the labels of MPII", struct_as_record=False, squeeze_me=True).get("RELEASE")
+    release: Any = read_mat(path, "the labels of MPII", struct_as_record=False, squeeze_me=True).get("RELEASE")
     if not hasattr(release, "annolist") or not hasattr(release, "img_train"):
         raise ConfigError(f"{path}: not the labels of MPII (no RELEASE with annolist and img_train in it)")
     chosen = _read_split(folder / "annot" / "valid.json")

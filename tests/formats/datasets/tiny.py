@@ -121,7 +121,7 @@ def write_mpii(folder: Path, *, split: bool = False) -> np.ndarray:
             for name, rects in zip(names, people, strict=True)
         ]),
         "img_train": np.array([1, 1, 1, 0]), "version": "12",
-        "act": np.array([{"act_name": "curling", "cat_name": cat, "act_id": 1} for cat in ("sports", "sports", "", "")]),
+        "act": np.array([{"act_name": "curling", "cat_name": c, "act_id": 1} for c in ("sports", "sports", "", "")]),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     savemat(folder / mpii.LABELS, {"RELEASE": release})

@@ -142,12 +142,12 @@ class Stage:
 def list_models(named: Path, folder: Path = Path("models")) -> dict[str, Path]:
     """Name -> folder of the models that may be chosen: the one that was named, those in ./models, the shipped one."""
     found = {entry.name: entry for entry in sorted(folder.glob("*")) if (entry / "bundle.json").is_file()}
+    shipped = Path(streampose.__file__).parent / "default_bundle"
+    if shipped.is_dir():
+        found.setdefault("shipped", shipped)
     if not any(entry.samefile(named) for entry in found.values()):
         name = named.name if named.name and named.name not in found else str(named)
         found = {name: named, **found}
-    shipped = Path(streampose.__file__).parent / "default_bundle"
-    if shipped.is_dir() and not named.samefile(shipped):
-        found.setdefault("shipped", shipped)
     return found
 
 

@@ -15,8 +15,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import cv2
 import pytest
 from websockets.sync.client import connect
+
+from streampose.video.encode import VideoWriter
+from streampose.video.walker import draw_walker
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-watchdog"]
@@ -26,7 +30,8 @@ import pathlib, sys
 import streampose.server.app, streampose.server.session, onnx, onnxruntime, uvicorn
 from streampose.serve import serve
 sys.stdin.readline()
-serve(source='test', model=pathlib.Path(sys.argv[1]), runtime='onnx', port=int(sys.argv[2]))
+serve(source='test', model=pathlib.Path(sys.argv[1]), runtime='onnx', port=int(sys.argv[2]), offer=sys.argv[3:],
+      recordings=pathlib.Path('recordings'))
 """
 # Mean x of the pixels of the red shirt and of the skeleton on the very canvas that the user sees.
 CENTROIDS = """(() => {
@@ -40,6 +45,18 @@ CENTROIDS = """(() => {
   }
   return { shirt: sums.shirt[0] / sums.shirt[1], skeleton: sums.skeleton[0] / sums.skeleton[1] };
 })()"""  # noqa: E501
+
+# How many pixels of a plot are neither empty nor grey.
+COLOURFUL = """((id) => {
+  const canvas = document.getElementById(id);
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  let count = 0;
+  for (let n = 0; n < data.length; n += 4) {
+    const spread = Math.max(data[n], data[n + 1], data[n + 2]) - Math.min(data[n], data[n + 1], data[n + 2]);
+    count += data[n + 3] > 100 && spread > 80;
+  }
+  return count;
+})"""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to look at the page")
 
@@ -119,10 +136,10 @@ class Browser:
 class Server:
     """`streampose serve` in a process of its own; made, it gets ready, and begins to listen when it is told to."""
 
-    def __init__(self, bundle: Path, port: int):
+    def __init__(self, bundle: Path, port: int, folder: Path, *offer: str):
         self._port = port
-        command = [sys.executable, "-c", SERVE, str(bundle), str(port)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        command = [sys.executable, "-c", SERVE, str(bundle), str(port), *offer]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=folder)
 
     @contextlib.contextmanager
     def run(self):
@@ -156,9 +173,9 @@ def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
     url = f"http://127.0.0.1:{port}/"
     state = "document.getElementById('connection').dataset.state"
     with (
-        contextlib.closing(Server(walker_bundle, port)) as server,
+        contextlib.closing(Server(walker_bundle, port, tmp_path)) as server,
         contextlib.closing(Browser(tmp_path / "profile", WEBGL)) as browser,
-        contextlib.closing(Server(walker_bundle, port)) as next_server,
+        contextlib.closing(Server(walker_bundle, port, tmp_path)) as next_server,
         contextlib.ExitStack() as stack,
         contextlib.ExitStack() as serving,
     ):
@@ -195,7 +212,7 @@ def test_page_shows_follows_turns_and_reconnects(walker_bundle, port, tmp_path):
 def test_without_webgl_the_3d_view_is_drawn_flat_and_says_so(walker_bundle, port, tmp_path):
     with (
         contextlib.closing(Browser(tmp_path / "profile", NO_WEBGL)) as browser,
-        contextlib.closing(Server(walker_bundle, port)) as server,
+        contextlib.closing(Server(walker_bundle, port, tmp_path)) as server,
         server.run(),
         browser.open(f"http://127.0.0.1:{port}/") as page,
     ):
@@ -205,4 +222,55 @@ def test_without_webgl_the_3d_view_is_drawn_flat_and_says_so(walker_bundle, port
         first = page.picture("#space")
         page.wait_for(f"performance.now() > {page.evaluate('performance.now()')} + 500")
         assert page.picture("#space") != first
+        assert page.problems == []
+
+
+def test_the_plots_draw_the_switchers_switch_and_the_button_records(walker_bundle, port, tmp_path):
+    with VideoWriter(tmp_path / "small.mp4", 25.0, size=(320, 240)) as writer:
+        for n in range(50):
+            writer.write(cv2.resize(draw_walker(n / 25), (320, 240)))
+    shutil.copytree(walker_bundle, tmp_path / "models/other")
+    state = "document.getElementById('connection').dataset.state"
+    choose = """((id, name) => { const select = document.getElementById(id); select.value = name;
+        select.dispatchEvent(new Event('change')); return select.value === name; })"""
+    with (
+        contextlib.closing(Browser(tmp_path / "profile", NO_WEBGL)) as browser,
+        contextlib.closing(Server(walker_bundle, port, tmp_path, "small.mp4")) as server,
+        server.run(),
+        browser.open(f"http://127.0.0.1:{port}/") as page,
+    ):
+        page.wait_for(f"document.getElementById('connection') && {state} === 'following'")
+        for plot in ("angles", "path", "histogram", "latency"):
+            page.wait_for(f"{COLOURFUL}('{plot}') > 100")
+        assert page.evaluate("document.getElementById('angle-joint').selectedOptions[0].textContent") == "knees"
+        page.wait_for("/[0-9]+°.*[0-9]+°/.test(document.getElementById('angle-now').textContent)")
+
+        page.wait_for("!document.getElementById('sources').hidden")
+        assert page.evaluate(f"{choose}('sources', 'small.mp4')")
+        page.wait_for("document.getElementById('video').width === 320")  # the other source's picture
+        page.wait_for(f"{state} === 'following'")
+        page.wait_for("!document.getElementById('models').disabled")
+        assert page.evaluate(f"{choose}('models', 'other')")
+        page.wait_for("fetch('v1/models').then((answer) => answer.json()).then(({ current }) => current === 'other')")
+        page.wait_for(f"{state} === 'following' && document.getElementById('message').hidden")
+
+        page.wait_for("!document.getElementById('record').disabled")
+        page.evaluate("document.getElementById('record').click()")
+        page.wait_for("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+        page.wait_for("/stop 0:0[1-9]/.test(document.getElementById('record').textContent)")
+        page.evaluate("document.getElementById('record').click()")
+        page.wait_for("document.querySelectorAll('#message a').length === 2")
+        links = page.evaluate("[...document.querySelectorAll('#message a')].map((link) => link.href)")
+        names = sorted(link.rpartition("/")[2] for link in links)
+        assert [path.name for path in sorted((tmp_path / "recordings").iterdir())] == names
+        for link in links:
+            size = (tmp_path / "recordings" / link.rpartition("/")[2]).stat().st_size
+            assert page.evaluate(f"fetch('{link}').then((a) => a.blob()).then((b) => b.size)") == size > 0
+
+        for width in (1280, 390):  # nothing sticks out, on a desk or on a phone
+            page.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=width < 500
+            )
+            page.wait_for(f"document.documentElement.clientWidth === {width}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.problems == []

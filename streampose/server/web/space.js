@@ -113,7 +113,7 @@ class WebglSpace {
     this.reset();
     new ResizeObserver(() => this.resize()).observe(container);
     this.resize();
-    this.renderer.setAnimationLoop(() => this.render());
+    this.renderer.setAnimationLoop((now) => this.render(now));
   }
 
   reset() {
@@ -130,7 +130,16 @@ class WebglSpace {
     this.camera.updateProjectionMatrix();
   }
 
-  render() {
+  /** At most 30 pictures a second, and coarser ones where even these take too long (no graphics processor). */
+  render(now = performance.now()) {
+    const gap = now - (this.renderedAt ?? 0);
+    if (gap < 30) return;
+    this.renderedAt = now;
+    this.pace = this.pace === undefined ? 33 : 0.95 * this.pace + 0.05 * Math.min(gap, 500);
+    if (this.pace > 90 && this.renderer.getPixelRatio() > 0.5) {
+      this.renderer.setPixelRatio(Math.max(0.5, this.renderer.getPixelRatio() / 1.5));
+      this.pace = 33;
+    }
     this.orbit.autoRotate = this.turning && !this.touched;
     this.orbit.update();
     this.renderer.render(this.scene, this.camera);

@@ -33,8 +33,12 @@ LogLevel = Annotated[str, typer.Option(help="How much is said: debug, info, warn
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Store = Annotated[Path, typer.Option(help="The store: what ingest writes and the others read.")]
 Model = Annotated[Path | None, typer.Option(help="Model bundle [default: ./models/current, else the shipped model].")]
-Runtime = Annotated[str, typer.Option(help="What executes the model: auto, onnx, openvino or torch.")]
-Precision = Annotated[str, typer.Option(help="Arithmetic of the runtime: f32 or bf16.")]
+Runtime = Annotated[
+    str, typer.Option(help="What executes the model: auto, onnx, openvino, tensorrt, torch or torch-compile.")
+]
+Precision = Annotated[
+    str, typer.Option(help="Arithmetic: f32, bf16 (openvino, torch), f16 (GPUs) or int8 (where it was exported).")
+]
 SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii16, mouse or a YAML file of your own.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
@@ -185,10 +189,15 @@ def evaluate(
 
 @app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder.")],
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A training run's folder, or a bundle.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")] = Path("bundle"),
-    runtime: Annotated[str, typer.Option(help="Runtime that the result is checked with: onnx or openvino.")] = "onnx",
+    runtime: Annotated[
+        str, typer.Option(help="Runtime that the result is checked with: onnx, openvino, tensorrt or torch.")
+    ] = "onnx",
     precision: Precision = "f32",
+    store: Annotated[
+        Path | None, typer.Option(help="Store whose crops calibrate int8 and are compared on [default: ./store.zarr].")
+    ] = None,
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -197,7 +206,7 @@ def export(
     def verb() -> dict[str, Any]:
         from streampose.export import export as run
 
-        return run(run=run_folder, out=out, runtime=runtime, precision=precision)
+        return run(run=run_folder, out=out, runtime=runtime, precision=precision, store=store)
 
     _run(verb, say_values, as_json, log_level)
 

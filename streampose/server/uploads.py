@@ -106,10 +106,12 @@ def read_image(data: bytes) -> np.ndarray:
                 )
             picture.load()
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except Image.DecompressionBombError:
+        raise Refused(413, f"the picture claims to be enormous; at most {MAX_PIXELS // 10**6} million pixels") from None
     except UnidentifiedImageError:
         raise Refused(422, "the picture cannot be read: its header is damaged") from None
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, OverflowError,
-            ZeroDivisionError, MemoryError, AttributeError, Image.DecompressionBombError) as error:  # fmt: skip
+            ZeroDivisionError, MemoryError, AttributeError) as error:  # fmt: skip
         if isinstance(error, Refused):
             raise
         raise Refused(422, f"the picture cannot be read: {str(error)[:120] or type(error).__name__}") from None

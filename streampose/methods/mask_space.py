@@ -129,8 +129,7 @@ def choose_namings(rays: Tensor, weight: Tensor, cameras: Cameras, anatomy: Anat
     swaps = (codes[:, None] >> torch.arange(V, device=rays.device)) % 2 == 1  # (S, V), the last view keeps its own
     named = torch.where(swaps[:, None, :, None, None], rays[:, :, flip], rays)  # (S, G, V, K, 2)
     weighed = torch.where(swaps[:, None, :, None], weight[:, :, flip], weight)
-    P = _matrices(cameras)
-    world = triangulate_dlt(named, P.expand(len(swaps), *P.shape), weighed)  # (S, G, K, 3)
+    world = _meeting_points(named, weighed, cameras)  # (S, G, K, 3)
     seen_from = _camera_coordinates(world, cameras)
     front = seen_from[..., 2:] > 1e-3
     ideal = seen_from[..., :2] / torch.where(front, seen_from[..., 2:], 1.0)
@@ -142,6 +141,27 @@ def choose_namings(rays: Tensor, weight: Tensor, cameras: Cameras, anatomy: Anat
     body = torch.nan_to_num(world[best, torch.arange(G, device=rays.device)])
     away = anatomy.faces(body[:, flip]) > anatomy.faces(body)
     return chosen ^ away[:, None]
+
+
+def _meeting_points(rays: Tensor, weight: Tensor, cameras: Cameras) -> Tensor:
+    """DLT with the last coordinate at one, by 3 x 3 equations: several times faster where no gradient is needed.
+
+    Args:
+        rays: (..., G, V, K, 2); weight: (..., G, V, K).
+
+    Returns:
+        (..., G, K, 3); far off where the rays are nearly parallel.
+    """
+    R, t = cameras.R[:, :, None], cameras.t[:, :, None]
+    rows = rays[..., None] * R[..., 2:, :] - R[..., :2, :]  # (..., G, V, K, 2, 3)
+    right = t[..., :2] - rays * t[..., 2:]  # (..., G, V, K, 2)
+    weighed = rows * weight[..., None, None]
+    matrix = torch.einsum("...vkij,...vkil->...kjl", weighed, rows) + 1e-6 * torch.eye(3, device=rays.device)
+    vector = torch.einsum("...vkij,...vki->...kj", weighed, right)
+    a, b, c = matrix.unbind(-1)
+    cofactors = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -2)
+    determinant = (a * cofactors[..., 0, :]).sum(-1)
+    return (cofactors @ vector[..., None])[..., 0] / determinant.clamp_min(1e-9)[..., None]
 
 
 def to_rays(xy: Tensor, cameras: Cameras) -> Tensor:

@@ -69,7 +69,7 @@ class Instants:
         return {name: getattr(self, name)[frames].astype(np.float32) for name in ("rays", "R", "t")}
 
     def lens_of(self, frames: np.ndarray) -> Callable[[np.ndarray, bool], np.ndarray] | None:
-        """What bends the rays of (G, V) frames: (normalised (G, V, K, 2), inverse) -> the same; None if nothing does."""
+        """What bends rays of (G, V) frames: (normalised (G, V, K, 2), inverse) -> the same; None if nothing does."""
         index = frames.ravel()
         if (self.lens[index] < 0).all():
             return None

@@ -70,11 +70,16 @@ def open_hog(rest: str, classes: Sequence[int] | None, least_score: float) -> De
     """OpenCV's people detector (Dalal and Triggs, CVPR 2005)."""
     hog = cv2.HOGDescriptor()
     hog.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
+    doubtful = least_score < LEAST_SCORE  # then all windows count; OpenCV joins near ones into none at times
+    threshold = float(np.log(least_score / (1 - least_score))) if doubtful else 0.0
 
     def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scale = min(1.0, HOG_HEIGHT / image.shape[0])
         small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        windows, weights = hog.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), winStride=(8, 8), scale=1.05)
+        picture = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        windows, weights = hog.detectMultiScale(
+            picture, hitThreshold=threshold, winStride=(8, 8), scale=1.05, groupThreshold=0 if doubtful else 2
+        )
         if not len(windows):
             return _nothing()
         found = np.asarray(windows, np.float32)

@@ -67,7 +67,7 @@ from streampose.methods.mask_data import (
     read_frames,
     resize_images,
 )
-from streampose.methods.mask_labels import Labels, across_views, along_clips, merge, predict_labels
+from streampose.methods.mask_labels import LabelMemory, Labels, across_views, along_clips, merge, predict_labels
 from streampose.methods.mask_pictures import draw_columns, draw_silhouettes
 from streampose.methods.mask_prior import dolls, silhouettes
 from streampose.methods.mask_reader import WEIGHTS as reader_weights
@@ -89,25 +89,6 @@ def make_task(reader: StoreReader, skeleton: Skeleton, config: MaskConfig, devic
     """Read a store's clips into memory and set up the training that `training.engine.train` runs."""
     frames = read_frames(reader, config.input_size, config.cache_megabytes)
     return MaskTask(frames, skeleton, config, find_instants(reader, frames) if config.multiview.triangulate else None)
-
-
-class LabelMemory(nn.Module):
-    """The pseudo-labels as buffers, so that checkpoints keep them.
-
-    `named` are those whose left and right are known, `made` counts how often they were made.
-    """
-
-    keypoints: Tensor
-    confidence: Tensor
-    named: Tensor
-    made: Tensor
-
-    def __init__(self, frames: int, joints: int):
-        super().__init__()
-        self.register_buffer("keypoints", torch.zeros(frames, joints, 3))
-        self.register_buffer("confidence", torch.zeros(frames, joints))
-        self.register_buffer("named", torch.zeros(frames, dtype=torch.bool))
-        self.register_buffer("made", torch.zeros((), dtype=torch.long))
 
 
 class MaskTask:
@@ -204,7 +185,8 @@ class MaskTask:
         skeleton_mask = self._skeleton_mask(x, stage, height)
         G = view["geodesic"] if stage.geodesic else torch.ones_like(view["geodesic"])
         terms: dict[str, Tensor] = {}
-        facing = name == next(iter(self.config.stages))  # the first stage settles on one naming of left and right
+        # the first stage settles on one naming of left and right, unless the sessions know it
+        facing = name == next(iter(self.config.stages)) and not (self.config.multiview.labels and len(self.instants))
         if weights.keys() & {"label", "label_xy", "label_z"}:
             terms |= self._label_terms(batch, out, facing)
         if "doll" in weights:
@@ -248,7 +230,7 @@ class MaskTask:
     def _applies(self, term: str, stage: StageConfig, within: float) -> bool:
         """Whether a term can be computed and its time has not run out."""
         bones = self.bones
-        if not self.config.structure and term not in ("skeleton", "equivariance", "empty"):
+        if not self.config.structure and term not in ("skeleton", "physique", "equivariance", "empty"):
             return False
         if term in ("label", "label_xy", "label_z"):
             return self.config.silhouette.enabled
@@ -332,7 +314,7 @@ class MaskTask:
         frames = batch["index"][: 2 * G * V : 2].reshape(G, V).repeat(2, 1)
         rays, R, t = (torch.cat([batch[name]] * 2) for name in ("rays", "R", "t"))
         cameras = Cameras(rays, R, t, self.instants.lens_of(frames.cpu().numpy()))
-        anatomy = self.anatomy if self.config.multiview.naming == "anatomy" else None
+        anatomy = self.anatomy if self.config.multiview.naming == "anatomy" and self.config.structure else None
         root = self.skeleton.root
         return triangulate_views(xy, sure, seen, cameras, root, anatomy, self.config.multiview.reweigh)
 

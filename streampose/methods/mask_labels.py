@@ -29,6 +29,25 @@ class Labels:
     confidence: np.ndarray
 
 
+class LabelMemory(nn.Module):
+    """The pseudo-labels as buffers, so that checkpoints keep them.
+
+    `named` are those whose left and right are known, `made` counts how often they were made.
+    """
+
+    keypoints: Tensor
+    confidence: Tensor
+    named: Tensor
+    made: Tensor
+
+    def __init__(self, frames: int, joints: int):
+        super().__init__()
+        self.register_buffer("keypoints", torch.zeros(frames, joints, 3))
+        self.register_buffer("confidence", torch.zeros(frames, joints))
+        self.register_buffer("named", torch.zeros(frames, dtype=torch.bool))
+        self.register_buffer("made", torch.zeros((), dtype=torch.long))
+
+
 @torch.no_grad()
 def predict_labels(
     network: Callable[[Tensor], tuple], images: np.ndarray, flip_index: list[int], device: torch.device

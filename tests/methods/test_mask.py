@@ -100,7 +100,7 @@ def test_every_stage_gives_finite_terms_whose_keys_match(painted, overrides):
     image = task.picture(task.batch(task.total_steps - 1), task.total_steps - 1)
     assert image is not None and image.dtype == np.uint8 and image.shape[2] == 3
     if overrides == ["structure=false"]:
-        assert set(weights) == {"skeleton", "equivariance", "empty"}
+        assert set(weights) == {"skeleton", "physique", "equivariance", "empty"}
 
 
 def test_labels_are_made_once_a_stage_and_kept_in_the_checkpoint(painted):

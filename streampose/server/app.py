@@ -45,8 +45,11 @@ UPLOAD_KINDS = ("image/jpeg", "image/png", "image/webp", "image/bmp", "video/mp4
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemMessage, "description": text}
     for status, text in {
+        400: "A body that cannot be read.",
         401: "The token is missing or wrong.",
         403: "Another site's page, or a name that is not this server's.",
+        408: "The body came too slowly.",
+        413: "The body is too large.",
         429: "Too many requests.",
     }.items()
 }
@@ -267,8 +270,8 @@ def _add_uploads(
     @app.post(
         "/v1/pose",
         responses=refusals(
-            s400="An empty body.", s404="A model that is not listed.", s408="The body came too slowly.",
-            s413="Too large or too long.", s415="Neither a picture nor a video that is accepted.",
+            s400="An empty body.", s404="A model that is not listed.", s413="Too large or too long.",
+            s415="Neither a picture nor a video that is accepted.",
             s422="A damaged file, or an option that makes no sense.", s503="Too many uploads at once.",
         ),
         openapi_extra={

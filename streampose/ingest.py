@@ -26,25 +26,26 @@ import cv2
 from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
+from streampose.ingestion.across_views import add_still_subject
 from streampose.ingestion.clips import DECODER_THREADS, ClipMaker
 from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
 from streampose.sessions import load_sessions
 from streampose.store.copy import WorkingCopy
-from streampose.store.pairs import sample_pairs
-from streampose.store.push import begin_writing, knows_all, pull_source, push_pairs, push_session, push_source
+from streampose.store.push import begin_writing, pull_source, push_session, push_source, renew_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.remote import url_of
 from streampose.store.sessions import find_sources, write_session
-from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source, write_pairs
+from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source
 from streampose.structures import Session
 from streampose.tracking.boxes import MARGIN
 from streampose.tracking.worth import Evidence, is_subject
 from streampose.video.decode import Verdict, open_video
 from streampose.video.sources import content_hash, find_videos
 
-LEAST_FRAMES = 12  # of a video
+LEAST_FRAMES = 12  # of a video, unless every frame is taken, or it is a view of a session:
+LEAST_ASKED, LEAST_OF_VIEW = 6, 2
 SMALL_BYTES = 1_000_000  # a file that is never worth dividing
 MOVES = "the camera moves, so there is no background for --masks {}; ingest it with --masks auto or --masks none"
 LOST = "the camera moves in a way that cannot be told from the pictures; film steadier, or ingest it with --masks none"
@@ -126,13 +127,16 @@ def ingest(
         options = replace(options, store=folder)
         remove_orphans(folder)
         jobs, sources = _plan(paths, folder, overwrite, copy)
+        jobs = _of_sessions(jobs, recordings, rate)
         for job, result in _run(jobs, options, workers):
             sources[job.number] = result
             if result["verdict"] != "ok":
                 logger.warning("%s: %s: %s", result["source"], result["verdict"], result["reason"])
             if copy is not None:
                 push_source(copy, job.source_id, replace=overwrite)
-        pairs = _write_pairs(store, folder, copy, seed)
+        for recording in recordings:
+            add_still_subject(folder, recording, options, list(sources.values()), copy)
+        pairs = renew_pairs(folder, copy, seed)
         written = _write_sessions(folder, recordings)
         if copy is not None:
             for session in written:
@@ -149,17 +153,19 @@ def ingest(
     }
 
 
-def _write_pairs(store: Path | str, folder: Path, copy: WorkingCopy | None, seed: int) -> int:
-    """Choose frame pairs of all clips of the store, those of other machines too; their number."""
-    while True:
-        pairs = sample_pairs(StoreReader(folder if copy is None else copy), seed)
-        write_pairs(folder, pairs, {"seed": seed})
-        if copy is None:
-            return len(pairs["i"])
-        push_pairs(copy)
-        if knows_all(copy):
-            return len(pairs["i"])
-        copy.catch_up()
+def _of_sessions(jobs: list[_Job], recordings: list[Session], rate: float) -> list[_Job]:
+    """The jobs, with what is known of those that are views of sessions."""
+    views = {view.video.resolve(): view for recording in recordings for view in recording.views}
+    told = []
+    for job in jobs:
+        view = views.get(job.path.resolve())
+        if view is not None:
+            posed = view.camera is not None and view.camera.posed
+            job = replace(job, least_frames=LEAST_OF_VIEW, calibrated=posed)
+        elif rate == 0:
+            job = replace(job, least_frames=LEAST_ASKED)
+        told.append(job)
+    return told
 
 
 def _write_sessions(store: Path, recordings: list[Session]) -> list[str]:
@@ -177,11 +183,15 @@ def _write_sessions(store: Path, recordings: list[Session]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Job:
+    """A video that is to be done; one that a calibrated camera filmed may show a subject who stands still."""
+
     number: int
     path: Path
     name: str
     source_id: str
     content_hash: str
+    least_frames: int = LEAST_FRAMES
+    calibrated: bool = False
 
 
 def _plan(
@@ -344,7 +354,7 @@ def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
     records = [record for record in found if record is not None]
     frames, looks, masked = (sum(getattr(r, name) for r in records) for name in ("frames", "looks", "masked_frames"))
     made = [(entry["clip"], Evidence(**entry["evidence"])) for record in records for entry in record.made]
-    verdict, reason = _judge(records, options.masks, bool(made))
+    verdict, reason = _judge(records, options.masks, bool(made), job)
     largest = max((evidence.area for _, evidence in made), default=0.0)
     clips = []
     for clip, evidence in made:
@@ -375,7 +385,7 @@ def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
     return _result(job.path, verdict, reason, frames, clips)
 
 
-def _judge(records: list[SpanRecord], masks: str, any_clip: bool) -> tuple[str, str]:
+def _judge(records: list[SpanRecord], masks: str, any_clip: bool, job: _Job) -> tuple[str, str]:
     """Verdict and reason of a source: the decoder's for its spans, and what masking found."""
     frames, looks, masked = (sum(getattr(r, name) for r in records) for name in ("frames", "looks", "masked_frames"))
     read = [record for record in records if not record.failure]
@@ -387,10 +397,10 @@ def _judge(records: list[SpanRecord], masks: str, any_clip: bool) -> tuple[str, 
     if failures:
         verdict = max(verdict, "repaired", key=order.index)
     reasons = list(dict.fromkeys([record.reason for record in read if record.reason] + failures))
-    if frames < LEAST_FRAMES:
-        reasons.append(f"only {frames} frames; at least {LEAST_FRAMES} are needed")
+    if frames < job.least_frames:
+        reasons.append(f"only {frames} frames; at least {job.least_frames} are needed")
         return "quarantined", "; ".join(reasons)
-    if masks != "none":
+    if masks != "none" and not job.calibrated:
         left_out = 1 - masked / max(looks, 1)
         if left_out > 0.8 and not any_clip:
             why = MOVES.format(masks) if masks in ("mog2", "knn", "median") else LOST

@@ -126,7 +126,7 @@ class Masking:
         """What draws the masks of a new clip between its follower and the store; None where nothing has to."""
         if self.choice is None or not self.choice.sam:
             return None
-        sam = _sam(self._options.sam_checkpoint, self._options.sam_precision)
+        sam = open_sam_once(self._options.sam_checkpoint, self._options.sam_precision)
         return ClipMasks(sam, keep, every=self._options.sam_every)
 
     def count(self, stage: ClipMasks) -> None:
@@ -136,7 +136,7 @@ class Masking:
 
 
 @cache
-def _sam(checkpoint: str, precision: str) -> Segmenter:
+def open_sam_once(checkpoint: str, precision: str) -> Segmenter:
     """Opened once in each process."""
     return open_sam(Path(checkpoint), precision=precision)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from streampose.console import logger
 from streampose.errors import StoreError
 from streampose.store.copy import GROUP, WorkingCopy, alone, folders_in, group_text, parse_attributes, write_json
+from streampose.store.pairs import sample_pairs
+from streampose.store.reader import StoreReader
 from streampose.store.remote import Remote, url_of
 from streampose.store.schema import create_store, locked, read_attributes
+from streampose.store.writer import write_pairs
 from streampose.structures import Skeleton
 
 ORPHAN_SECONDS = 24 * 3600.0  # unlisted clips of another machine may be on their way for so long
@@ -112,6 +115,23 @@ def push_pairs(copy: WorkingCopy) -> None:
     write_json(copy.path / "pairs", attributes)
     if before is not None and (old := parse_attributes(before, f"{copy.url}/{path}").get("place")):
         copy.remote.remove(f"pairs/{old}")
+
+
+def renew_pairs(folder: Path, copy: WorkingCopy | None, seed: int) -> int:
+    """Choose frame pairs of all clips of a store, those of other machines too; their number.
+
+    Args:
+        folder, copy: as `begin_writing` gives them.
+    """
+    while True:
+        pairs = sample_pairs(StoreReader(folder if copy is None else copy), seed)
+        write_pairs(folder, pairs, {"seed": seed})
+        if copy is None:
+            return len(pairs["i"])
+        push_pairs(copy)
+        if knows_all(copy):
+            return len(pairs["i"])
+        copy.catch_up()
 
 
 def push_session(copy: WorkingCopy, session_id: str) -> None:

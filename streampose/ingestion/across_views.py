@@ -1,0 +1,260 @@
+"""Subjects of sessions who stand still: motion finds nobody in some view, but the calibrated cameras agree on somebody.
+
+It is looked for once the sources of a session are published, in those views that gave no clip; the sources are then
+published again with the clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from streampose.console import logger, progress
+from streampose.errors import VideoError
+from streampose.geometry.crop import crop_resize
+from streampose.ingestion.clips import LEAST_CROPS
+from streampose.ingestion.masking import open_sam_once
+from streampose.ingestion.options import Options
+from streampose.masks.clip_masks import ClipMasks, Keep
+from streampose.masks.quality import Quality
+from streampose.masks.volume import SubjectVolume
+from streampose.store.copy import WorkingCopy
+from streampose.store.push import push_source
+from streampose.store.schema import read_attributes
+from streampose.store.writer import ClipWriter, publish_source
+from streampose.structures import Camera, Session, View
+from streampose.tracking.across_views import DOUBTFUL, Subject, choose_subject, find_candidates, in_view, upwards
+from streampose.tracking.boxes import steady_square, touches_border
+from streampose.tracking.detectors import open_detector
+from streampose.video.decode import Video, open_video
+from streampose.video.frame import Frame
+
+LOOKS = 12  # at least, at a recording that is long enough for them
+TRIES = 8  # moments at which a subject is looked for, before it is given up
+WINDOW = 9  # boxes over which a square is steadied
+NO_CLIP = "nothing that moves was found in it"
+
+
+def add_still_subject(
+    store: Path, session: Session, options: Options, results: list[dict[str, Any]], copy: WorkingCopy | None
+) -> None:
+    """As `find_still_subject`; what `ingest` says of the sources is changed, and they are sent where the store is."""
+    for source_id in find_still_subject(store, session, options):
+        values = read_attributes(store / "sources" / source_id)
+        for result in results:
+            if result["source"] == values["path"]:
+                result |= {name: values[name] for name in ("verdict", "reason", "clips")}
+        if copy is not None:
+            push_source(copy, source_id, replace=True)
+
+
+def find_still_subject(store: Path, session: Session, options: Options) -> list[str]:
+    """Add clips of the subject to the views of a session that gave none; ids of the sources that were changed.
+
+    Nothing is done where the masks are not chosen automatically, fewer than two views are calibrated, or it was done
+    before.
+    """
+    views = _views(store, session)
+    waiting = [view for view in views if not view.attributes["clips"] and "across_views" not in view.attributes]
+    if options.masks != "auto" or len(views) < 2 or not waiting:
+        return []
+    with ExitStack() as open_files:
+        videos = [open_files.enter_context(open_video(view.view.video)) for view in views]
+        try:
+            found, looks = _follow(store, views, waiting, videos, options)
+        except VideoError as error:
+            logger.warning("session %s: its still subject cannot be followed: %s", session.name, error)
+            return []
+    said = "nobody is seen at one place by two of its views" if found is None else _say(found, len(views), options)
+    logger.info("session %s: %s", session.name, said)
+    for view in waiting:
+        clip = looks.get(view.source_id)
+        attributes = {name: value for name, value in view.attributes.items() if name != "places"}
+        attributes["across_views"] = said
+        if clip is not None:
+            reasons = [reason for reason in attributes["reason"].split("; ") if reason and reason != NO_CLIP]
+            attributes |= {"clips": [clip], "masks": "views", "masks_reason": said, "reason": "; ".join(reasons)}
+        publish_source(store, view.source_id, attributes)
+    return [view.source_id for view in waiting]
+
+
+@dataclass(frozen=True)
+class _View:
+    """One calibrated view with the source of its video."""
+
+    view: View
+    camera: Camera
+    source_id: str
+    attributes: dict[str, Any]
+
+
+def _views(store: Path, session: Session) -> list[_View]:
+    """The calibrated views whose videos could be read."""
+    there = {}
+    for folder in sorted((store / "sources").iterdir()):
+        if folder.is_dir():
+            attributes = read_attributes(folder)
+            there[Path(attributes["path"]).resolve()] = folder.name, attributes
+    found = []
+    for view in session.views:
+        source_id, attributes = there.get(view.video.resolve(), ("", {}))
+        posed = view.camera is not None and view.camera.posed
+        if posed and attributes.get("frames") and attributes["verdict"] != "quarantined":
+            assert view.camera is not None
+            found.append(_View(view, view.camera, source_id, attributes))
+    return found
+
+
+def _say(subject: Subject, views: int, options: Options) -> str:
+    detector = "HOG" if options.detector in ("motion", "hog") else options.detector.split(":")[0]
+    sam = "; Segment Anything draws the masks" if options.sam_checkpoint else ""
+    return (
+        f"nothing moves; the subject is the person that {int(subject.seen.sum())} of {views} views see at one place "
+        f"({detector}), and its masks are what looks like one body in all of them{sam}"
+    )
+
+
+def _follow(
+    store: Path, views: Sequence[_View], waiting: Sequence[_View], videos: Sequence[Video], options: Options
+) -> tuple[Subject | None, dict[str, str]]:
+    """Cut the subject out of the views that wait for it: the subject, and source id -> clip id."""
+    cameras = [view.camera for view in views]
+    spec = "hog" if options.detector == "motion" else options.detector
+    classes = None if options.detector_class is None else [options.detector_class]
+    detect = open_detector(spec, classes=classes, least_score=DOUBTFUL)
+    assert detect is not None
+    up = upwards(cameras)
+    subject: Subject | None = None
+    volume: SubjectVolume | None = None
+    chosen: list[int] = []
+    cutters: dict[int, _Cutter] = {}
+    stride = _stride(videos[0], options.rate)
+    moments = _moments(videos, [view.view.offset_seconds for view in views], stride)
+    with progress("still subjects", (videos[0].probe.frames_estimate or 0) / stride or None, "moments") as bar:
+        for number, frames in enumerate(moments):
+            bar.advance(1)
+            if subject is None:
+                if number >= TRIES:
+                    break
+                seen = [find_candidates(f.image, c, up, detect) for f, c in zip(frames, cameras, strict=True)]
+                subject = choose_subject(seen, cameras)
+                if subject is None:
+                    continue
+                chosen = [n for n, camera in enumerate(cameras) if in_view(subject, camera)]
+                volume = SubjectVolume([cameras[n] for n in chosen], subject.head, subject.foot)
+                cutters = {
+                    n: _Cutter(store, views[n], videos[n], stride, options) for n in chosen if views[n] in waiting
+                }
+            assert volume is not None
+            masks = volume.segment([frames[n].image for n in chosen])
+            for n, (mask, affine) in zip(chosen, masks, strict=True):
+                if n in cutters:
+                    cutters[n].cut(frames[n], mask, affine)
+    made = {n: cutter.finish() for n, cutter in cutters.items()}
+    return subject, {views[n].source_id: clip for n, clip in made.items() if clip is not None}
+
+
+def _stride(video: Video, rate: float) -> int:
+    """Every how manyth frame is looked at: as ingest does, but more of a recording that is short."""
+    stride = max(1, round(video.probe.fps / rate)) if rate else 1
+    return max(1, min(stride, (video.probe.frames_estimate or LOOKS * stride) // LOOKS))
+
+
+def _moments(videos: Sequence[Video], offsets: Sequence[float], stride: int) -> Iterator[list[Frame]]:
+    """Frames of all views at the same time of the session, until one of them ends."""
+    others = [_Nearest(video) for video in videos[1:]]
+    for frame in videos[0].frames():
+        if frame.index % stride:
+            continue
+        seconds = frame.pts_seconds + offsets[0]
+        beside = [other.at(seconds - offset) for other, offset in zip(others, offsets[1:], strict=True)]
+        frames = [frame, *(found for found in beside if found is not None)]
+        if len(frames) == len(videos):
+            yield frames
+        elif any(other.ended for other in others):
+            return
+
+
+class _Nearest:
+    """The frame of a video that is nearest to a time, for times that do not decrease."""
+
+    def __init__(self, video: Video):
+        self._frames = video.frames()
+        self._step = 1 / video.probe.fps
+        self._now: Frame | None = None
+        self._next = next(self._frames, None)
+
+    @property
+    def ended(self) -> bool:
+        return self._next is None
+
+    def at(self, seconds: float) -> Frame | None:
+        """The frame, or None where the nearest is more than a frame away."""
+        while self._next is not None and (
+            self._now is None or abs(self._next.pts_seconds - seconds) <= abs(self._now.pts_seconds - seconds)
+        ):
+            self._now, self._next = self._next, next(self._frames, None)
+        if self._now is None or abs(self._now.pts_seconds - seconds) > self._step:
+            return None
+        return self._now
+
+
+class _Cutter:
+    """Cuts the clip of one view."""
+
+    def __init__(self, store: Path, view: _View, video: Video, stride: int, options: Options):
+        self._options, self._size = options, (video.probe.width, video.probe.height)
+        fps = video.probe.fps / stride
+        self._writer = ClipWriter(store, f"{view.source_id}-still-000", source=str(view.view.video), fps=fps)
+        self._quality, self._boxes = Quality(self._size), np.zeros((0, 4), np.float32)
+        self._at_border = 0
+        self._keep: Keep = self._write
+        self._stage: ClipMasks | None = None
+        if options.sam_checkpoint:
+            sam = open_sam_once(options.sam_checkpoint, options.sam_precision)
+            self._stage = ClipMasks(sam, self._write, every=options.sam_every)
+            self._keep = self._stage.append
+
+    def cut(self, frame: Frame, mask: np.ndarray, affine: np.ndarray) -> None:
+        """One moment.
+
+        Args:
+            mask: (H, W) uint8 in a picture of its own, `affine` (2, 3) maps the frame's pixels to it.
+        """
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        whole = cv2.warpAffine(mask, affine, self._size, flags=flags)
+        x, y, width, height = cv2.boundingRect((whole > 127).astype(np.uint8))
+        if width == 0 or height == 0:
+            return
+        tight = np.array([[x, y, x + width, y + height]], np.float32)
+        self._boxes = np.concatenate([self._boxes[-WINDOW + 1 :], tight])
+        square = steady_square(self._boxes, len(self._boxes) - 1)
+        size = self._options.crop_size
+        cut = (crop_resize(whole, square, size) > 127).astype(np.uint8) * np.uint8(255)
+        if not 0.005 < np.count_nonzero(cut) / cut.size < 0.9:
+            return
+        self._at_border += touches_border(tight[0], self._size)
+        self._keep(frame.crop(square, size), cut, square, frame.pts_seconds, frame.index)
+
+    def finish(self) -> str | None:
+        """The clip's id; None where it is too short."""
+        if self._stage is not None:
+            self._stage.finish()
+        if self._writer.num_frames < LEAST_CROPS:
+            self._writer.discard()
+            return None
+        at_border = round(self._at_border / self._writer.num_frames, 4)
+        self._writer.finish(motion=0.0, at_border=at_border, masks="views+sam" if self._stage else "views")
+        return self._writer.id
+
+    def _write(
+        self, crop: np.ndarray, mask: np.ndarray, square: np.ndarray, pts_seconds: float, frame_index: int
+    ) -> None:
+        quality = self._quality.rate(crop, mask, square)
+        self._writer.append(crop, mask, square, pts_seconds, frame_index, quality)

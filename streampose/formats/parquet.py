@@ -118,11 +118,36 @@ def read_parquet(path: str | Path) -> KeypointTable:
     """
     try:
         table = pq.read_table(path)
-        metadata = table.schema.metadata or {}
-        source = metadata[b"streampose.source"].decode()
-        skeleton = skeleton_from_dict(json.loads(metadata[b"streampose.skeleton"]))
+        return _keypoints(table, *_header(table.schema))
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise StreamposeError(f"{path}: not a table of keypoints ({' '.join(str(error).split())[:120]})") from None
+        raise _damaged(path, error) from None
+
+
+def iter_parquet(path: str | Path) -> Iterator[KeypointTable]:
+    """Read what `ParquetWriter` wrote in parts of some thousands of rows, in order; a frame is never divided.
+
+    Raises:
+        StreamposeError: as `read_parquet`.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            header = _header(file.schema_arrow)
+            for number in range(file.num_row_groups):
+                yield _keypoints(file.read_row_group(number), *header)
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise _damaged(path, error) from None
+
+
+def _header(schema: pa.Schema) -> tuple[str, Skeleton]:
+    metadata = schema.metadata or {}
+    return metadata[b"streampose.source"].decode(), skeleton_from_dict(json.loads(metadata[b"streampose.skeleton"]))
+
+
+def _damaged(path: str | Path, error: Exception) -> StreamposeError:
+    return StreamposeError(f"{path}: not a table of keypoints ({' '.join(str(error).split())[:120]})")
+
+
+def _keypoints(table: pa.Table, source: str, skeleton: Skeleton) -> KeypointTable:
     K = skeleton.num_joints
     columns = {name: table[name].to_numpy().reshape(-1, K) for name in table.column_names if name != "joint"}
     return KeypointTable(

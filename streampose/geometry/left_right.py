@@ -1,8 +1,9 @@
 """Left and right by several views: which views show a body, or a limb, the wrong way round.
 
 A detector may take a person's left for the right in one view and not in another; then the joints of the two views do
-not meet. What all views confuse alike, geometry cannot see: there the labels of most views and moments count, and that
-a body does not turn inside out from one moment to the next.
+not meet. What all views confuse alike, re-projection cannot see: there the shape of the body counts (the nose is in
+front, knees bend backward), the labels of most views and moments, and that a body does not turn inside out from one
+moment to the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from streampose.structures import Camera, Skeleton
 MOST_EXHAUSTIVE = 5  # views, of which every combination is tried; with more, one view after the other
 LEAST_GAIN = 0.06  # of the possible score: swaps that gain less are not made
 LABEL_SAY = 0.1  # how much the labels say at each moment, in units of the body's size that a jump would cost
+BODY_SAY = 0.1  # how much the body's shape says (`handedness`), in the same units
 LARGEST_JUMP = 1.0  # of the body's size; more is not worse
 
 
@@ -34,6 +36,55 @@ def limbs(skeleton: Skeleton) -> list[np.ndarray]:
     return [np.array([j for j in sorted(paired) if min(top[j], top[flip[j]]) == root]) for root in roots]
 
 
+def handedness(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Whether the labels left and right fit the body: where its left is, its front is known, and the nose and the way
+    the knees bend tell the front too.
+
+    Args:
+        points: (T, K, 3) joints in space (a right-handed frame); NaN where missing.
+
+    Returns:
+        (T,) about -1 to 1: above 0 where they fit, below where they are exchanged, 0 where nothing tells.
+    """
+    left = np.array([pair[0] for pair in skeleton.flip_pairs], int)
+    right = np.array([pair[1] for pair in skeleton.flip_pairs], int)
+    down = np.array([_unit(np.array(bone.direction))[1] for bone in skeleton.bones])
+    parent, child = (np.array([getattr(bone, end) for bone in skeleton.bones]) for end in ("parent", "child"))
+    vectors = _unit(points[:, child] - points[:, parent])  # (T, bones, 3)
+    trunk = [n for n, bone in enumerate(skeleton.bones) if bone.constant and abs(down[n]) > 0.7]
+    if not len(left) or not trunk:
+        return np.zeros(len(points))
+    sideways = _unit(_mean(points[:, left] - points[:, right], 1))
+    front = np.cross(_unit(_mean(vectors[:, trunk] * down[trunk, None], 1)), sideways)  # (T, 3) down x left
+    signs = []
+    above = {bone.child: n for n, bone in enumerate(skeleton.bones)}
+    for n, bone in enumerate(skeleton.bones):
+        rest = -_unit(np.array(bone.direction))[2]  # the rest pose faces the camera, so its front is -z
+        before = above.get(bone.parent)
+        if bone.parent in skeleton_middle(skeleton) and bone.child in skeleton_middle(skeleton) and abs(rest) > 0.3:
+            signs.append(np.sign(rest) * (vectors[:, n] * front).sum(-1))
+        elif before is not None and bone.toward[2] and skeleton.bones[before].toward[2]:
+            signs.append(-np.sign(bone.toward[2]) * ((vectors[:, n] - vectors[:, before]) * front).sum(-1))
+    return np.nan_to_num(_mean(np.stack(signs, -1), -1)) if signs else np.zeros(len(points))
+
+
+def skeleton_middle(skeleton: Skeleton) -> set[int]:
+    """The joints that are neither left nor right."""
+    return {joint for joint, other in enumerate(skeleton.flip_index) if joint == other}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.full_like(vectors, np.nan, dtype=float), where=length > 0)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axis)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)
+
+
 class LeftRight:
     """Straightens one subject's views, window by window.
 
@@ -43,7 +94,7 @@ class LeftRight:
     """
 
     def __init__(self, cameras: Sequence[Camera], skeleton: Skeleton):
-        self._cameras, self._flip = list(cameras), np.array(skeleton.flip_index)
+        self._cameras, self._skeleton, self._flip = list(cameras), skeleton, np.array(skeleton.flip_index)
         self._paired = np.flatnonzero(self._flip != np.arange(skeleton.num_joints))
         parts = limbs(skeleton)
         self._parts = [self._paired, *(parts if len(parts) > 1 else [])]
@@ -64,15 +115,27 @@ class LeftRight:
         if not len(self._paired):
             return points, confidence, np.zeros((V, T, K), bool)
         gate = JOINT_SHARE * float(np.median(e) if len(e := extent(points)[extent(points) > 0]) else 1.0)
-        for part, chain in zip(self._parts, self._chains, strict=True):
-            now = np.take_along_axis(points, order[..., None], 2), np.take_along_axis(confidence, order, 2)
-            swapped, places, mass = relative_swaps(self._cameras, *now, self._flip, part, gate)
-            swapped ^= chain.decide(places, mass)[None]
+        for number, (part, chain) in enumerate(zip(self._parts, self._chains, strict=True)):
+            xy, sure = np.take_along_axis(points, order[..., None], 2), np.take_along_axis(confidence, order, 2)
+            swapped, places, mass = relative_swaps(self._cameras, xy, sure, self._flip, part, gate)
+            fits = self._handedness(xy, sure, places, gate) if number == 0 else np.zeros(T)
+            swapped ^= chain.decide(places, mass, fits)[None]
             exchanged = order.copy()
             exchanged[..., part] = order[..., self._flip[part]]
             order = np.where(swapped[..., None], exchanged, order)
         moved = order != np.arange(K)
         return np.take_along_axis(points, order[..., None], 2), np.take_along_axis(confidence, order, 2), moved
+
+    def _handedness(self, xy: np.ndarray, sure: np.ndarray, places: np.ndarray, gate: float) -> np.ndarray:
+        """(T,) `handedness` of the body with its left and right joints at these places (T, P, 3)."""
+        V, T, K = sure.shape
+        body = np.full((T, K, 3), np.nan)
+        body[:, self._paired] = places
+        if len(middle := np.array(sorted(skeleton_middle(self._skeleton)), int)):
+            seen, weight = xy[:, :, middle].reshape(V, -1, 2), sure[:, :, middle].reshape(V, -1)
+            found = triangulate_robust(self._cameras, seen, weight, max_px=gate)
+            body[:, middle] = found.points.reshape(T, -1, 3)
+        return handedness(body, self._skeleton)
 
 
 def relative_swaps(
@@ -142,17 +205,18 @@ class _Chain:
         self._mirrored = np.array([int(np.flatnonzero(part == flip[joint])[0]) for joint in part])
         self._costs, self._last = np.zeros(2), None
 
-    def decide(self, places: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """(T, P, 3) joints, (T,) share of confidence exchanged so far -> (T,) bool; the cheapest path (Viterbi)."""
+    def decide(self, places: np.ndarray, mass: np.ndarray, fits: np.ndarray) -> np.ndarray:
+        """(T, P, 3) joints, (T,) share of confidence exchanged so far, (T,) how well the body's shape fits its labels
+        -> (T,) bool; the cheapest path (Viterbi)."""
         came, costs = [], self._costs
         size = _size(places)
-        for place, share in zip(places, mass, strict=True):
+        for place, share, fit in zip(places, mass, fits, strict=True):
             stay, turn = 0.0, 0.0
             if self._last is not None and size > 0:
                 stay, turn = _jump(place, self._last, size), _jump(place[self._mirrored], self._last, size)
             through = costs[:, None] + np.array([[stay, turn], [turn, stay]])  # from, to
             came.append(through.argmin(0))
-            costs = through.min(0) + LABEL_SAY * np.array([share, 1 - share])
+            costs = through.min(0) + LABEL_SAY * np.array([share, 1 - share]) + BODY_SAY * np.array([-fit, fit])
             costs -= costs.min()
             known = np.isfinite(place).all(-1, keepdims=True)
             self._last = place if self._last is None else np.where(known, place, self._last)

@@ -76,7 +76,7 @@ def group(costs: np.ndarray, apart: np.ndarray, most: float = MOST_COST) -> list
     """Groups of people that are the same, the best pairs joined first, by the mean cost between whole groups.
 
     Args:
-        costs: (M, M) as `pair_costs`.
+        costs: (M, M) as `pair_costs`; NaN for two that were never seen at the same time.
         apart: (M, M) bool, two that cannot be the same, such as two in one picture.
 
     Returns:
@@ -88,7 +88,8 @@ def group(costs: np.ndarray, apart: np.ndarray, most: float = MOST_COST) -> list
         for i in range(len(groups)):
             for j in range(i):
                 block = np.ix_(groups[i], groups[j])
-                if not apart[block].any() and (cost := float(costs[block].mean())) < best:
+                known = np.isfinite(costs[block])
+                if known.any() and not apart[block].any() and (cost := float(costs[block][known].mean())) < best:
                     best, pair = cost, (i, j)
         if pair is None:
             break

@@ -257,20 +257,22 @@ def _add_uploads(
 ) -> None:
     places = asyncio.Semaphore(limits.uploads)
     turn = anyio.Lock()
-    loaded: dict[str, Predictor] = {}
+    loaded: dict[tuple[Path, int], Predictor] = {}
 
-    def predictor_for(name: str, folder: Path) -> Predictor:
-        if name not in loaded:
+    def predictor_for(folder: Path) -> Predictor:
+        key = (folder, (folder / "bundle.json").stat().st_mtime_ns)  # a better model may have taken its place
+        if key not in loaded:
             assert load is not None
             predictor = load(folder)
             loaded.clear()  # one at a time
-            loaded[name] = predictor
-        return loaded[name]
+            loaded[key] = predictor
+        return loaded[key]
 
     @app.post(
         "/v1/pose",
         responses=refusals(
-            s400="An empty body.", s404="A model that is not listed.", s413="Too large or too long.",
+            s400="An empty body.", s404="A model that is not listed.", s409="A model that cannot be used.",
+            s413="Too large or too long.",
             s415="Neither a picture nor a video that is accepted.",
             s422="A damaged file, or an option that makes no sense.", s503="Too many uploads at once.",
         ),
@@ -308,7 +310,7 @@ def _add_uploads(
 
             def work() -> PoseMessage:
                 return read_poses(
-                    data, predictor_for(name, folder), boxes, model=name, max_subjects=max_subjects,
+                    data, predictor_for(folder), boxes, model=name, max_subjects=max_subjects,
                     in_memory=stage.private,
                 )  # fmt: skip
 
@@ -317,6 +319,8 @@ def _add_uploads(
                     return await anyio.to_thread.run_sync(work)
             except Refused as error:
                 raise HTTPException(error.status, str(error)) from None
+            except (StreamposeError, OSError) as error:
+                raise HTTPException(409, f"the model {name!r} cannot be used: {error}") from None
 
 
 def _parse_box(text: str) -> np.ndarray:

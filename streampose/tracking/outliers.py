@@ -43,7 +43,7 @@ class OutlierGate:
         Returns:
             (K, 2)
         """
-        xy = np.asarray(xy, float)
+        xy = np.array(xy, float)  # a copy: it is remembered
         seconds = t_seconds - self._at
         self._at = t_seconds
         self.rejected = np.zeros(len(xy), bool)

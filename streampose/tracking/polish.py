@@ -14,13 +14,14 @@ import numpy as np
 from streampose.errors import ConfigError
 from streampose.structures import Keypoints, Skeleton
 from streampose.tracking.kalman import KalmanFilter
+from streampose.tracking.left_right import LeftRight
 from streampose.tracking.one_euro import OneEuroFilter
 from streampose.tracking.outliers import OutlierGate
 from streampose.tracking.visibility import judge_visibility
 
 ONE_EURO_CUTOFF = 1.5  # Hz, of a joint that stands still
 ONE_EURO_BETA = 12.0  # Hz per (box side per second)
-KALMAN_NOISE = 0.012  # of a box side
+KALMAN_NOISE = 0.025  # of a box side
 KALMAN_PUSH = 2.5  # box sides per second^1.5
 HELD_CONFIDENCE = 0.5  # times that of a joint that was held back
 
@@ -62,6 +63,7 @@ class Polished:
 @dataclass
 class _Subject:
     smooth: Filter | None
+    sides: LeftRight
     gate: OutlierGate = field(default_factory=OutlierGate)
 
 
@@ -70,17 +72,18 @@ class Polish:
 
     Args:
         smoothing: one of `SMOOTHINGS`.
+        repair: keep left and right apart.
         reject: hold back joints that jump.
 
     Raises:
         ConfigError: no such smoothing.
     """
 
-    def __init__(self, skeleton: Skeleton, *, smoothing: str = "one-euro", reject: bool = True):
+    def __init__(self, skeleton: Skeleton, *, smoothing: str = "one-euro", repair: bool = True, reject: bool = True):
         if smoothing not in SMOOTHINGS:
             raise ConfigError(f"--smoothing {smoothing}: unknown; choose {', '.join(SMOOTHINGS)}")
         self.skeleton = skeleton
-        self._smoothing, self._reject = smoothing, reject
+        self._smoothing, self._repair, self._reject = smoothing, repair, reject
         self._subjects: dict[int, _Subject] = {}
 
     def reset(self) -> None:
@@ -102,11 +105,19 @@ class Polish:
         xy = keypoints.xy.astype(float)
         z = None if keypoints.z is None else keypoints.z.astype(float)
         confidence, held = keypoints.confidence.copy(), np.zeros(keypoints.confidence.shape, bool)
+        swapped = np.zeros(len(ids), bool)
         for i, id_ in enumerate(ids):
             side = max(float(boxes[i][2] - boxes[i][0]), 1.0)
             if id_ not in self._subjects:
-                self._subjects[id_] = _Subject(SMOOTHINGS[self._smoothing](side))
+                self._subjects[id_] = _Subject(SMOOTHINGS[self._smoothing](side), LeftRight(self.skeleton))
             subject = self._subjects[id_]
+            if self._repair:
+                before = subject.sides.exchanged.copy()
+                order = subject.sides.apply(xy[i], t_seconds, side)
+                swapped[i] = (subject.sides.exchanged != before).any()
+                xy[i], confidence[i] = xy[i][order], confidence[i][order]
+                if z is not None:
+                    z[i] = z[i][order]
             if self._reject:
                 xy[i] = subject.gate.apply(xy[i], t_seconds, side)
                 held[i] = subject.gate.rejected
@@ -121,4 +132,4 @@ class Polish:
                 if z is not None:
                     z[i] = points[:, 2]
         self._subjects = {id_: self._subjects[id_] for id_ in ids}
-        return Polished(Keypoints(xy, confidence, z), seen, held, np.zeros(len(ids), bool))
+        return Polished(Keypoints(xy, confidence, z), seen, held, swapped)

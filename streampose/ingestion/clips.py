@@ -13,7 +13,7 @@ import numpy as np
 from streampose.ingestion.masking import Masking
 from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span
-from streampose.masks.background import model_size
+from streampose.masks.background import MODEL_WIDTH, model_size
 from streampose.masks.clip_masks import ClipMasks, Keep
 from streampose.masks.moving import look_ahead
 from streampose.masks.quality import Quality
@@ -30,6 +30,7 @@ from streampose.video.shots import ShotDetector, thumbnail_size
 
 DECODER_THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # masks and crops need the other processors
 SAMPLES = 75  # pictures of a short video from which its empty scenes are learnt
+BOXES_WIDTH = 160  # in pictures so wide subjects are found whose masks are not kept
 SCENE_WIDTH = 640  # the empty scene is kept at this size, finer than the model
 LEAST_CROPS = 6  # shorter clips are dropped
 MISSED_SECONDS, PAUSED_SECONDS = 0.6, 2.5  # a subject may be out of sight; two may be one blob
@@ -84,7 +85,8 @@ class ClipMaker:
         self._stride = max(1, round(video.probe.fps / self._options.rate)) if self._options.rate else 1
         self._fps = video.probe.fps / self._stride
         shown = (video.probe.width, video.probe.height)
-        self._shown, self._size = shown, model_size(*shown)
+        width = MODEL_WIDTH if self._options.masks != "none" else BOXES_WIDTH
+        self._shown, self._size = shown, model_size(*shown, width)
         self.masking.begin(self._fps, self._size)
         seconds = self._span.seconds or video.probe.duration_seconds or 0.0
         apart = float(np.clip(seconds / SAMPLES, 0.1, 0.5))

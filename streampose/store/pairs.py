@@ -52,7 +52,7 @@ def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.n
     small = [
         cv2.resize(mask, (SIGNATURE, SIGNATURE), interpolation=cv2.INTER_AREA)
         for some in np.array_split(places, -(-len(places) // READ_AT_ONCE))
-        for mask in reader.read(clip.id, some).masks
+        for mask in reader.read_many([(clip.id, int(place)) for place in some], frames=False).masks
     ]
     signature = np.stack(small).reshape(len(places), -1) > 127
 
@@ -61,9 +61,11 @@ def clip_pairs(reader: StoreReader, clip: ClipInfo, seed: int) -> dict[str, np.n
     first = rng.choice(len(places), size=wanted, p=weight / weight.sum())
     partners = rng.integers(len(places), size=(wanted, CANDIDATES))
     gap = np.abs(times[partners] - times[first][:, None])
-    both = (signature[first][:, None] & signature[partners]).sum(-1)
-    either = (signature[first][:, None] | signature[partners]).sum(-1)
-    motion = 1.0 - both / np.maximum(either, 1)
+    pixels = signature.astype(np.float32)
+    shared = (pixels @ pixels.T).astype(np.int64)  # that each two have in common
+    area = shared.diagonal()
+    both = shared[first[:, None], partners]
+    motion = 1.0 - both / np.maximum(area[first][:, None] + area[partners] - both, 1)
     motion[(gap < LEAST_SECONDS) | (gap > MOST_SECONDS)] = -1.0
     best = (motion * weight[partners]).argmax(1)
     rows = np.flatnonzero(motion[np.arange(wanted), best] >= 0)

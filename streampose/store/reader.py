@@ -132,12 +132,12 @@ class StoreReader:
         batch = self.read_many([(clip_id, int(i)) for i in indices])
         return Clip(clip_id, info.source, batch.frames, batch.masks, batch.boxes, batch.pts_seconds, batch.frame_index)
 
-    def read_many(self, items: Sequence[tuple[str, int]], masks: bool = True) -> FrameBatch:
+    def read_many(self, items: Sequence[tuple[str, int]], masks: bool = True, frames: bool = True) -> FrameBatch:
         """Read frames from anywhere, all requests in flight at once: the training loop's access.
 
         Args:
             items: N (clip id, position in the clip) pairs, in any order.
-            masks: False leaves them out (zeros) and saves their reading.
+            masks, frames: False leaves them out (zeros) and saves their reading.
 
         Raises:
             StoreError: no such clip or position, or a damaged segment.
@@ -155,7 +155,7 @@ class StoreReader:
             rows, offsets = where.setdefault((clip_id, segment), ([], []))
             rows.append(n)
             offsets.append(position - start)
-        large = SEGMENT_LARGE if masks else ("frames",)
+        large = [name for name, wanted in (("frames", frames), ("masks", masks)) if wanted]
         read = partial(self._read_segments, where, large, out)
         if self._copy is None:
             read()

@@ -99,7 +99,7 @@ class Frame:
             return None
         brightness = self._picture.planes[0]
         few = cv2.resize(
-            _pixels(brightness)[:, : brightness.width], (4 * size[0], 4 * size[1]), interpolation=cv2.INTER_NEAREST
+            _pixels(brightness)[:, : brightness.width], (4 * size[0], 2 * size[1]), interpolation=cv2.INTER_NEAREST
         )
         return np.asarray(cv2.resize(few, size, interpolation=cv2.INTER_AREA))
 

@@ -15,6 +15,7 @@ from streampose.video.folder import is_animated_webp
 from streampose.video.frame import Converter, read_orientation
 
 FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well
+DENSE_SECONDS = 0.15  # samples that are further apart than that are enough without it
 SHARE = 0.06  # of all later frames that are decoded for the sake of samples
 
 
@@ -49,7 +50,7 @@ def sample_pictures(
             container.seek(int(start_seconds / stream.time_base), stream=stream)
         converter: Converter | None = None
         last = -np.inf
-        for picture in _some_pictures(container, stream):
+        for picture in _some_pictures(container, stream, every_seconds):
             if picture.pts is None or picture.time_base is None or picture.is_corrupt:
                 continue
             seconds = float(picture.pts * picture.time_base)
@@ -77,13 +78,16 @@ def _spread_pictures(
                 yield last, frame.small(size)
 
 
-def _some_pictures(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    credit, reaching = float(FREE_FRAMES), False
+def _some_pictures(
+    container: av.container.InputContainer, stream: av.VideoStream, every_seconds: float
+) -> Iterator[av.VideoFrame]:
+    credit, reaching = FREE_FRAMES * min(1.0, DENSE_SECONDS / every_seconds), False
+    worth = every_seconds * float(stream.average_rate or 25)  # frames to the next sample: fewer lead nowhere
     try:
         for packet in container.demux(stream):
             credit += SHARE
             if packet.is_keyframe:
-                reaching = True
+                reaching = credit >= worth
             elif packet.size and (not reaching or credit < 1):
                 reaching = False  # a frame after a gap needs frames that were not decoded: wait for the next key frame
                 continue

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
-from streampose.evaluation.free import measure_label_free
+from streampose.evaluation.free import Evidence, compare_scores, gather, measure_label_free
 from streampose.evaluation.predicted import Predict, predict_clips
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
@@ -64,16 +64,23 @@ class TrainingPart(StoreReader):
         return super().times(clip_id)[: self._clip(clip_id).num_frames]
 
 
+class Measured(NamedTuple):
+    """A model's label-free metrics, and what they are made of."""
+
+    metrics: dict[str, float]
+    evidence: Evidence
+
+
 def measure(
     predict: Predict,
     input_size: int,
     skeleton: Skeleton,
     reader: StoreReader,
     ranges: Sequence[tuple[ClipInfo, int, int]],
-) -> dict[str, float]:
-    """The label-free metrics of a model on parts of clips; a score of zero where no frame has a mask."""
+) -> Measured:
+    """Measure a model on parts of clips; a score of zero where no frame has a mask."""
     found = list(predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False))
-    return {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}
+    return Measured({"free/score": 0.0, **measure_label_free(found, skeleton)[0]}, gather(found, skeleton))
 
 
 def eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torch.device) -> Predict:
@@ -94,45 +101,79 @@ def eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torc
 # ----------------------------------------------------------------------------------------------------------- promotion
 
 
+class Decision(NamedTuple):
+    """What the gate said.
+
+    Attributes:
+        promoted: whether the new model is the current one now.
+        before: metrics of the model that it was compared with: the current one, else what training started from.
+        gate: {"reason"}, and where two models were compared {"difference", "low", "high"} in `free/score`.
+    """
+
+    promoted: bool
+    before: dict[str, Any]
+    gate: dict[str, Any]
+
+
 def promote(
     bundle: Path,
     models: Path,
-    metrics: dict[str, float],
+    new: Measured,
     skeleton: Skeleton,
     reader: StoreReader,
     ranges: Sequence[tuple[ClipInfo, int, int]],
     before: dict[str, Any],
     *,
     force: bool = False,
-) -> tuple[bool, dict[str, Any]]:
-    """Make a bundle `models/current` unless the one there scores better on the same frames; the old one is `previous`.
+) -> Decision:
+    """Make a bundle `models/current` if it is better than the one there on the same frames; the old one is `previous`.
 
-    Returns:
-        Whether it was promoted, and the metrics that it was compared with (the current model's, else `before`).
+    Better is: the whole 95 % interval of the difference in `free/score` is above zero. A model that differs by less
+    than the noise of the frames changes nothing for its users but costs them their trust, so it stays in its run.
     """
-    current, new = models / "current", metrics["free/score"]
-    reason = "the first model"
-    if current.exists():
-        try:
-            predictor = load_predictor(current)
-        except (BundleError, ConfigError) as error:
-            reason = f"the current one cannot be used: {error}"
-        else:
-            if predictor.skeleton.joints != skeleton.joints:
-                reason = f"the current one is of another skeleton, {predictor.skeleton.name}"
-            else:
-                values = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
-                before, old = {"model": str(current), **values}, values["free/score"]
-                if new < old and not force:
-                    logger.warning(
-                        "%s: not promoted: free/score %.3f, the current model has %.3f on the same frames; "
-                        "--force-promote promotes it all the same", bundle, new, old,
-                    )  # fmt: skip
-                    return False, before
-                reason = f"free/score {new:.3f}, the one before had {old:.3f} on the same frames"
+    current = models / "current"
+    better, gate, before = _compare(current, new, skeleton, reader, ranges, before)
+    if not better and not force:
+        logger.warning(
+            "%s: not promoted: %s; %s stays; --force-promote promotes it all the same", bundle, gate["reason"], current
+        )
+        return Decision(False, before, gate)
     publish(bundle, current, models / "previous")
-    logger.info("%s: promoted to %s (%s)", bundle, current, reason)
-    return True, before
+    kept = f"; the one before is kept as {models / 'previous'}" if (models / "previous").exists() else ""
+    forced = "" if better else ", forced"
+    logger.info("%s: promoted to %s (%s%s)%s", bundle, current, gate["reason"], forced, kept)
+    return Decision(True, before, gate)
+
+
+def _compare(
+    current: Path,
+    new: Measured,
+    skeleton: Skeleton,
+    reader: StoreReader,
+    ranges: Sequence[tuple[ClipInfo, int, int]],
+    before: dict[str, Any],
+) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+    """Whether the new model may take the place of the current one, the gate, and what it was compared with."""
+    if not current.exists():
+        return True, {"reason": "the first model"}, before
+    try:
+        predictor = load_predictor(current)
+    except (BundleError, ConfigError) as error:
+        return True, {"reason": f"the current one cannot be used: {error}"}, before
+    if predictor.skeleton.joints != skeleton.joints:
+        return True, {"reason": f"the current one is of another skeleton, {predictor.skeleton.name}"}, before
+    old = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
+    difference, low, high = compare_scores(new.evidence, old.evidence)
+    scores = new.metrics["free/score"], old.metrics["free/score"]
+    interval = f"difference {difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}" if np.isfinite(low) else "too few frames"
+    word = "better" if low > 0 else "worse" if high < 0 else "not better beyond noise"
+    reason = (
+        f"{word}: free/score {scores[0]:.3f}, the current model has {scores[1]:.3f} on the same frames ({interval})"
+    )
+    gate = {"reason": reason, "difference": difference}
+    if np.isfinite(low):
+        gate |= {"low": low, "high": high}
+    return low > 0, gate, {"model": str(current), **old.metrics}
 
 
 def publish(bundle: Path, current: Path, previous: Path) -> None:

@@ -89,8 +89,9 @@ def selftrain(
         seed, device, precision: as the engine takes them; the seed is overruled by `--set seed=`.
 
     Returns:
-        {"run", "method", "checkpoint", "promoted", "metrics", "metrics_before", "bundle", "stopped", "seconds"}. Where
-        the time ended before the detector had learnt, there is no model: `bundle` is None and `reason` says what to do.
+        {"run", "method", "checkpoint", "promoted", "gate": why, and the difference with its interval, "metrics",
+        "metrics_before", "bundle", "stopped", "seconds"}. Where the time ended before the detector had learnt, there is
+        no model: `bundle` is None and `reason` says what to do.
 
     Raises:
         StoreError: no store, or nothing in it. ConfigError: wrong settings. TrainingError: see `training.engine`.
@@ -126,7 +127,7 @@ def selftrain(
         logger.warning("%s: too short to hold frames out; measured on frames that it is trained on", whole.path)
 
     def score(detector: nn.Module) -> float:
-        return measure(eager(detector, shape, size, chosen), size, shape, whole, scored)["free/score"]
+        return measure(eager(detector, shape, size, chosen), size, shape, whole, scored).evidence.score()
 
     task.networks.to(chosen)
     before: dict[str, Any] = {}
@@ -134,7 +135,8 @@ def selftrain(
         before = json.loads((run_dir / "before.json").read_text(encoding="utf-8"))
     elif world.rank == 0:
         predict = eager(task.networks["detector"], shape, size, chosen)
-        before = {"model": "untrained" if init is None else str(init)} | measure(predict, size, shape, whole, measured)
+        start = measure(predict, size, shape, whole, measured)
+        before = {"model": "untrained" if init is None else str(init), **start.metrics}
         write_json(run_dir / "before.json", before)
     logger.info(
         "%s: %s %s, %d joints, %d frames in %d clips, on %s",
@@ -164,18 +166,20 @@ def selftrain(
 
     checkpoint = find_checkpoint(run_dir, best=True)
     task.networks["detector"].load_state_dict(load_networks(checkpoint)["detector"])
-    metrics = measure(eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    new = measure(eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    metrics = new.metrics
     bundle = run_dir / "bundle"
     exported = export(run=checkpoint, out=bundle, metrics=metrics)
     scores = metrics["free/score"], before["free/score"], before["model"]
     logger.info("%s: free/score %.3f on held-out frames; before training %.3f (%s)", run_dir, *scores)
-    promoted, before = promote(bundle, Path(models), metrics, shape, whole, measured, before, force=force_promote)
+    decision = promote(bundle, Path(models), new, shape, whole, measured, before, force=force_promote)
     return {
         **result,
         "checkpoint": str(checkpoint),
-        "promoted": promoted,
+        "promoted": decision.promoted,
+        "gate": decision.gate,
         "metrics": metrics,
-        "metrics_before": before,
+        "metrics_before": decision.before,
         "bundle": str(bundle),
         "parity_px": exported["parity_px"],
         "stopped": trained.stopped,

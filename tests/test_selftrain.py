@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from streampose.config import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.metrics.label_free import render_skeletons
-from streampose.promotion import TrainingPart, choose_held_out, limit, promote, publish
 from streampose.runtime.bundle import load_bundle
 from streampose.selftrain import selftrain, training_minutes
 from streampose.store.reader import StoreReader
@@ -147,30 +146,6 @@ def test_a_killed_run_that_is_resumed_equals_one_that_was_not(store, trained, tm
     assert result["metrics"] == trained[1]["metrics"]
 
 
-def test_a_worse_model_is_not_promoted_unless_forced(store, trained, tmp_path):
-    bundle = Path(trained[1]["bundle"])
-    models = tmp_path / "models"
-    publish(bundle, models / "current", models / "previous")
-    reader = StoreReader(store)
-    ranges = choose_held_out(reader.clips())
-    before = (models / "current" / "bundle.json").stat().st_ino
-    promoted, old = promote(bundle, models, {"free/score": -1.0}, HUMAN, reader, ranges, {})
-    assert not promoted and old["model"].endswith("current") and old["free/score"] > -1
-    assert (models / "current" / "bundle.json").stat().st_ino == before
-    promoted, _ = promote(bundle, models, {"free/score": -1.0}, HUMAN, reader, ranges, {}, force=True)
-    assert promoted and (models / "previous" / "bundle.json").stat().st_ino == before
-    promoted, _ = promote(bundle, models, {"free/score": 2.0}, HUMAN, reader, ranges, {})
-    assert promoted
-
-
-def test_a_damaged_current_model_is_replaced(store, trained, tmp_path):
-    (tmp_path / "current").mkdir()
-    (tmp_path / "current" / "bundle.json").write_text("{}")
-    promoted, _ = promote(Path(trained[1]["bundle"]), tmp_path, {"free/score": 0.0}, HUMAN, StoreReader(store), [], {})
-    assert promoted
-    load_bundle(tmp_path / "current")
-
-
 @pytest.mark.parametrize("force", [False, True])
 def test_time_that_ends_before_the_detector_has_learnt_gives_no_model(store, tmp_path, caplog, force):
     steps = ["silhouette.shipped=false", "silhouette.steps=2000", "input_size=64", "batch_size=4"]
@@ -188,29 +163,6 @@ def test_time_that_ends_before_the_detector_has_learnt_gives_no_model(store, tmp
         )
         again = few(store, tmp_path, resume=Path(result["run"]))
         assert again["promoted"] is True and "reason" not in again
-
-
-def test_held_out_frames_are_not_trained_on(store):
-    whole = StoreReader(store)
-    held_out = choose_held_out(whole.clips())
-    assert [(first, end) for _, first, end in held_out] == [(36, 40), (36, 40)]
-    part = TrainingPart(store, held_out)
-    assert [clip.num_frames for clip in part.clips()] == [36, 36]
-    assert len(part.read("walk-0").frames) == 36 == len(part.times("walk-0"))
-    with pytest.raises(StoreError):
-        part.read("walk-0", [36])
-    pairs = part.pairs()
-    assert len(pairs["i"]) == 31 and pairs["j"].max() == 35
-    assert len(whole.pairs()["i"]) == 35
-
-
-def test_limit_picks_evenly_and_keeps_runs_of_frames(store):
-    clip = StoreReader(store).clips()[0]
-    ranges = [(clip, start, start + 40) for start in range(0, 4000, 40)]
-    kept = limit(ranges, 96)
-    assert sum(end - first for _, first, end in kept) == 96 and len(kept) == 8
-    assert kept[0][1] == 0 and kept[-1][1] == 3960
-    assert limit(ranges[:1], 600) == ranges[:1]
 
 
 def test_time_is_kept_for_what_comes_after_training():

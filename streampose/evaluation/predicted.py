@@ -22,6 +22,7 @@ from streampose.structures import Skeleton
 Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # crops (B, S, S, 3) -> (B, K, 3) pixels, (B, K)
 
 CHUNK = 128  # frames that are in memory at a time
+MIRRORED_EVERY = 4  # frames: what their mirror images show is compared
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Predicted:
         size: (T,) the subject's size in source pixels; None where there were no masks, as are the next two.
         iou: (T,) of the rendered skeleton and the mask.
         inside: (T, K) whether each joint is inside the mask.
+        mirror: (T, K) distance to what is found in the mirrored crop, in sizes; NaN in frames that were not mirrored.
     """
 
     track: str
@@ -52,6 +54,7 @@ class Predicted:
     size: np.ndarray | None = None
     iou: np.ndarray | None = None
     inside: np.ndarray | None = None
+    mirror: np.ndarray | None = None
 
 
 def predict_clips(
@@ -79,7 +82,8 @@ def predict_clips(
             parts = []
             for start in range(first, end, CHUNK):
                 data = reader.read(clip.id, slice(start, min(start + CHUNK, end)))
-                keypoints, confidence = predict(resize_crops(data.frames, input_size))
+                crops = resize_crops(data.frames, input_size)
+                keypoints, confidence = predict(crops)
                 side = (data.boxes[:, 2] - data.boxes[:, 0])[:, None]
                 xy = source_from_crop(keypoints[..., :2].astype(np.float64), data.boxes, input_size)
                 sizes = label_free.subject_sizes(data.masks, data.boxes, data.pts_seconds)
@@ -91,6 +95,7 @@ def predict_clips(
                         data.frame_index, data.pts_seconds, data.boxes, xy, keypoints[..., 2] * side / input_size,
                         confidence, sizes, label_free.mask_iou(drawn, data.masks),
                         label_free.inside_mask(crop_xy, data.masks),
+                        _mirror_distances(predict, crops, data.boxes, xy, sizes, skeleton),
                     )
                 )  # fmt: skip
                 if bar is not None:
@@ -98,6 +103,20 @@ def predict_clips(
             if parts:
                 arrays = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
                 yield Predicted(clip.id, clip.source, first, *arrays)
+
+
+def _mirror_distances(
+    predict: Predict, crops: np.ndarray, boxes: np.ndarray, xy: np.ndarray, sizes: np.ndarray, skeleton: Skeleton
+) -> np.ndarray:
+    """(T, K) distances to what is found in the mirror image, of every few frames; NaN in the others."""
+    some = slice(None, None, MIRRORED_EVERY)
+    keypoints, _ = predict(np.ascontiguousarray(crops[some, :, ::-1]))
+    back = keypoints[..., :2].astype(np.float64)
+    back[..., 0] = crops.shape[1] - 1 - back[..., 0]
+    mirrored = source_from_crop(back, boxes[some], crops.shape[1])
+    distances = np.full(xy.shape[:2], np.nan)
+    distances[some] = label_free.mirror_distance(xy[some], mirrored, sizes[some], skeleton.flip_index)
+    return distances
 
 
 def resize_crops(crops: np.ndarray, size: int) -> np.ndarray:

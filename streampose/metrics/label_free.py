@@ -13,6 +13,7 @@ from streampose.structures import Skeleton
 
 SIZE_WINDOW_SECONDS = 3.0
 LONGEST_STEP_SECONDS = 0.25  # frames further apart are not neighbours
+LONGEST_QUANTILE = 0.9  # of a bone's projections: about its true length
 SHIFT = 4  # OpenCV draws at 1/16 pixel
 
 
@@ -120,6 +121,46 @@ def left_right_swaps(
     near = ((steps > 0) & (steps <= LONGEST_STEP_SECONDS))[:, None]
     counts = near & (np.minimum(apart[:-1], apart[1:]) >= 0.1) & np.isfinite(kept + exchanged)
     return np.where(counts, exchanged < 0.5 * kept, np.nan)
+
+
+def bone_lengths(xy: np.ndarray, size: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Projected length of each bone, in sizes of the subject: (N, K, 2), (N,) -> (N, B)."""
+    parents, children = ([getattr(bone, end) for bone in skeleton.bones] for end in ("parent", "child"))
+    return np.linalg.norm(xy[:, children] - xy[:, parents], axis=-1) / size[:, None]
+
+
+def bone_fit(lengths: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """How well each bone's length agrees with the skeleton's: 1 is just as long, 0.5 twice or half as long.
+
+    A projection only shortens, so that the longest tenth of many frames shows a bone at about its true length. Points
+    that fill a mask without being a body have bones of any length; no mask measure sees it.
+
+    Args:
+        lengths: (N, B) of `bone_lengths`, of frames in which the subject turns and moves.
+
+    Returns:
+        (B,); NaN where a bone is never seen.
+    """
+    known = np.isfinite(lengths).any(0)
+    longest = np.full(lengths.shape[1], np.nan)
+    if known.any():
+        longest[known] = np.nanquantile(lengths[:, known], LONGEST_QUANTILE, axis=0)
+    ratio = longest / np.array([bone.length for bone in skeleton.bones])
+    return np.minimum(ratio, 1 / np.maximum(ratio, 1e-6))
+
+
+def mirror_distance(xy: np.ndarray, mirrored: np.ndarray, size: np.ndarray, flip_index: list[int]) -> np.ndarray:
+    """How far keypoints lie from those of the mirrored picture, mirrored back, in sizes of the subject.
+
+    Args:
+        xy, mirrored: (N, K, 2) source pixels; `mirrored` of the mirrored crop, its x mapped back, joints as predicted.
+        size: (N,) the subject's size in source pixels.
+        flip_index: the permutation that swaps left and right: a mirrored left hand is a right hand.
+
+    Returns:
+        (N, K).
+    """
+    return np.linalg.norm(mirrored[:, flip_index] - xy, axis=-1) / size[:, None]
 
 
 def subject_sizes(masks: np.ndarray, boxes: np.ndarray, pts_seconds: np.ndarray) -> np.ndarray:

@@ -6,14 +6,12 @@ call was wrong; 130 interrupted.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from streampose.run_verb import run_verb
 from streampose.say import say_calibration, say_metrics, say_run, say_sources, say_store, say_values, say_verdicts
 
 app = typer.Typer(
@@ -106,7 +104,7 @@ def ingest(
             sam_every=sam_every, sam_precision=sam_precision, detector=detector, detector_class=detector_class,
         )  # fmt: skip
 
-    _run(verb, say_sources, as_json, log_level, next_line="streampose selftrain")
+    run_verb(verb, say_sources, as_json, log_level, next_line="streampose selftrain")
 
 
 @app.command()
@@ -145,7 +143,9 @@ def selftrain(
             device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 
-    _run(verb, say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0")
+    run_verb(
+        verb, say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0"
+    )
 
 
 @app.command()
@@ -184,7 +184,7 @@ def evaluate(
             runtime=runtime, precision=precision, out=out,
         )  # fmt: skip
 
-    _run(verb, say_metrics, as_json, log_level)
+    run_verb(verb, say_metrics, as_json, log_level)
 
 
 @app.command()
@@ -208,7 +208,7 @@ def export(
 
         return run(run=run_folder, out=out, runtime=runtime, precision=precision, store=store)
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -237,7 +237,7 @@ def annotate(
             smooth=smooth, max_subjects=max_subjects, batch=batch, threads=threads, overwrite=overwrite,
         )  # fmt: skip
 
-    _run(verb, say_sources, as_json, log_level)
+    run_verb(verb, say_sources, as_json, log_level)
 
 
 @app.command()
@@ -301,7 +301,7 @@ def serve(
             offer=offer or (), max_upload_mb=max_upload_mb, open_browser=open_browser,
         )  # fmt: skip
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -323,7 +323,7 @@ def bridge(
 
         return run(to, url=url, token=token, certificate=certificate, prefix=prefix, fps=fps, seconds=seconds)
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -344,7 +344,7 @@ def inspect(
 
         return inspect_sources(store) if sources else run(store, out=out)
 
-    _run(verb, say_verdicts if sources else say_store, as_json, log_level)
+    run_verb(verb, say_verdicts if sources else say_store, as_json, log_level)
 
 
 @app.command()
@@ -381,7 +381,7 @@ def synth(
             preset=preset, seed=seed,
         )  # fmt: skip
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -415,7 +415,7 @@ def calibrate(
             every_seconds=every_seconds, report=report,
         )  # fmt: skip
 
-    _run(verb, say_calibration, as_json, log_level)
+    run_verb(verb, say_calibration, as_json, log_level)
 
 
 @app.command()
@@ -434,7 +434,7 @@ def demo(
 
         return run(out=out, max_minutes=max_minutes, overwrite=overwrite, seed=seed)
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 @app.command()
@@ -446,7 +446,7 @@ def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
 
         return run()
 
-    _run(verb, say_values, as_json, log_level)
+    run_verb(verb, say_values, as_json, log_level)
 
 
 def main() -> None:
@@ -460,49 +460,6 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) for number in numbers):
         raise typer.BadParameter(f"--size {text}: expected a number of pixels, or two as in 320x240")
     return int(numbers[0]), int(numbers[-1])
-
-
-def _run(
-    verb: Callable[[], dict[str, Any]],
-    say: Callable[[dict[str, Any]], None],
-    as_json: bool,
-    log_level: str,
-    next_line: str | None = None,
-) -> None:
-    """Call a verb, print its result and leave with the right exit code."""
-    from streampose.console import start_logging
-    from streampose.errors import StreamposeError
-
-    if log_level.lower() not in ("debug", "info", "warning", "error"):
-        raise typer.BadParameter(f"--log-level {log_level}: expected debug, info, warning or error")
-    start_logging(log_level)
-    try:
-        result = verb()
-    except StreamposeError as error:
-        print(f"streampose: {error}", file=sys.stderr)
-        if as_json:
-            print(json.dumps({"error": str(error)}))
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        print(
-            "streampose: interrupted; what was finished is kept; the same line goes on (selftrain: with --resume)",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"streampose: {where}{error.strerror or error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    failed = say is say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
-    failed |= say is say_run and "reason" in result
-    if as_json:
-        print(json.dumps(result, default=str))
-    else:
-        say(result)
-        if next_line and not failed:
-            print(f"next: {next_line}", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,16 @@ def export(
 
 @app.command()
 def annotate(
-    paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of videos.")] = None,
+    sessions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--session", help="Folder of one recording by calibrated cameras, or a sessions.yaml: also in 3D."
+        ),
+    ] = None,
+    synchronise: Annotated[
+        str | None, typer.Option(help="Cameras of a session: none, auto, audio, motion or timestamps.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("annotations"),
     model: Model = None,
     runtime: Runtime = "auto",
@@ -227,15 +236,21 @@ def annotate(
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """Write keypoints and overlay videos for an archive."""
+    """Write keypoints and overlay videos for an archive; for sessions of calibrated cameras, also people in space."""
+    if bool(paths) == bool(sessions):
+        raise typer.BadParameter("name videos or folders of them, or a --session")
 
     def verb() -> dict[str, Any]:
-        from streampose.annotate import annotate as run
+        from streampose.annotate import annotate as videos
+        from streampose.annotate_session import annotate_sessions
 
-        return run(
-            paths, out=out, model=model, runtime=runtime, precision=precision, overlay=overlay,
-            smooth=smooth, max_subjects=max_subjects, batch=batch, threads=threads, overwrite=overwrite,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "out": out, "model": model, "runtime": runtime, "precision": precision, "overlay": overlay,
+            "smooth": smooth, "max_subjects": max_subjects, "batch": batch, "threads": threads, "overwrite": overwrite,
+        }  # fmt: skip
+        if sessions:
+            return annotate_sessions(sessions, synchronise=synchronise, **options)
+        return videos(paths or [], **options)
 
     run_verb(verb, say_sources, as_json, log_level)
 

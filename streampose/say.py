@@ -10,6 +10,15 @@ def say_sources(result: dict[str, Any]) -> None:
         found = f"{len(entry['clips'])} clips" if "clips" in entry else f"{entry.get('people', 0)} subjects"
         reason = f" ({entry['reason']})" if entry.get("reason") else ""
         print(f"{entry['source']}: {entry['verdict']}{reason}, {entry.get('frames', 0)} frames, {found}")
+    for entry in result.get("sessions", ()):
+        if isinstance(entry, dict) and "error_px" in entry:
+            error, sure = (
+                f"{entry[name]:.1f}" if entry[name] is not None else "-" for name in ("error_px", "uncertainty_mm")
+            )
+            print(
+                f"session {entry['session']}: {entry['people']} people in {entry['frames']} moments; joints "
+                f"re-project to {error} px, uncertainty {sure} mm (medians); look at {entry['files']['report']}"
+            )
     place = result.get("store") or result.get("out")
     print(f"{place}: {len(result['sources'])} sources in {result['seconds']:.1f} s")
 

@@ -53,7 +53,12 @@ def write_c3d(
     residuals = np.zeros((K, T)) if uncertainty is None else 1000 * np.nan_to_num(uncertainty.T)
     file["data"]["meta_points"]["residuals"] = np.where(known, residuals, -1.0)[None]
     with whole_file(path) as partial:
-        file.write(str(partial))
+        made = partial.with_name(f"{partial.name}.c3d")  # ezc3d insists on its suffix
+        try:
+            file.write(str(made))
+            made.replace(partial)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def read_c3d(path: Path) -> tuple[tuple[str, ...], float, np.ndarray, np.ndarray]:

@@ -113,16 +113,14 @@ class MaskTask:
         self.bones = BoneTables(skeleton)
         self._read: Labels | None = None
         self.schedule = Schedule(config, self.reads_already)
+        self.total_steps = self.schedule.total_steps
 
     # ---------------------------------------------------------------- schedule (see `methods/mask_schedule.py`)
-
-    @property
-    def total_steps(self) -> int:
-        return self.schedule.total_steps
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
         """Stretch or shrink the stages to a time; the rate is that of the first stage."""
         self.schedule.plan(steps_per_second, max_minutes)
+        self.total_steps = self.schedule.total_steps
 
     def minutes_left(self, start: int, step: int, minutes: float) -> float:
         """What the configured schedule still needs if the steps from `start` to `step` took so many minutes."""
@@ -183,7 +181,7 @@ class MaskTask:
             term: weight for term, weight in stage.terms.items() if weight > 0 and self._applies(term, stage, within)
         }
         skeleton_mask = self._skeleton_mask(x, stage, height)
-        G = view["geodesic"] if stage.geodesic else torch.ones_like(view["geodesic"])
+        G = self._geodesic(view["geodesic"]) if stage.geodesic else torch.ones_like(view["geodesic"])
         terms: dict[str, Tensor] = {}
         # the first stage settles on one naming of left and right, unless the sessions know it
         facing = name == next(iter(self.config.stages)) and not (self.config.multiview.labels and len(self.instants))
@@ -196,10 +194,10 @@ class MaskTask:
             terms["doll"] = distances["label"] + 2 * distances["label_xy"] + distances["label_z"]
         if space is not None and weights.keys() & {"views", "views_z"}:
             terms |= self._views_terms(batch, out, space)
-        terms["skeleton"] = _mean(G * (view["mask"] - skeleton_mask) ** 2, present)  # Eq. 5, 9
+        terms["skeleton"] = _mean((G * (view["mask"] - skeleton_mask)) ** 2, present)  # Eq. 5, 9
         if "physique" in weights:
             physique_mask = self.physique(skeleton_mask[:, None])[:, 0]
-            terms["physique"] = _mean(G * (view["mask"] - physique_mask) ** 2, present)  # Eq. 7, 9
+            terms["physique"] = _mean((G * (view["mask"] - physique_mask)) ** 2, present)  # Eq. 7, 9
         if "constant" in weights:
             constant = skeleton_terms.constant_length(x, bones.constant, bones.constant_lengths, height)
             terms["constant"] = _mean(constant, present)  # Eq. 12
@@ -263,6 +261,11 @@ class MaskTask:
             "present": 1 - batch["empty"].float(),
             "height": batch["height"],
         }
+
+    def _geodesic(self, weights: Tensor) -> Tensor:
+        """G of Eq. 9 with the configured gain, its square one on average so that the losses' weights keep their sense."""
+        G = 1 + self.config.geodesic_gain * (weights - 1)
+        return G / (G**2).mean((1, 2), keepdim=True).sqrt()
 
     def _skeleton_mask(self, x: Tensor, stage: StageConfig, height: Tensor) -> Tensor:
         """M_skel (B, m, m): bones drawn in the stage's form, or dots at the joints (Eq. 3)."""

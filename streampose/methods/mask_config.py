@@ -97,6 +97,7 @@ class MaskConfig(Strict):
     structure: bool = True
     bone_width: Literal["radius", "sigma"] = "radius"
     sigma: float = 3e-3
+    geodesic_gain: float = Field(default=2.0, ge=0)
     dolls: float = Field(default=0.25, ge=0, lt=1)
     self_training: bool = True
     cache_megabytes: float = 1024

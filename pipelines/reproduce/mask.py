@@ -1,0 +1,408 @@
+"""The ablations of `mask` (Yang, Qiao, Sun; Tables 3, 4 and 5) at the scale of a laptop, beside the paper's numbers.
+
+    python pipelines/reproduce/mask.py --folder reproduce/mask --init runs/RUN      # ten minutes of a core a seed
+    python pipelines/reproduce/mask.py --folder reproduce/mask --init runs/RUN --seeds 3 4   # more seeds of it
+
+Interrupt it and start it again: finished cells are kept, an unfinished one goes on from its checkpoint; the page
+`mask.html`, `mask.md` and `mask.json` are written anew after every cell. Nothing is labelled; truth is used to measure.
+
+Data (made where it is missing): 14 SynthPose people, each filmed by a rig of four cameras of its own, and 24 people
+filmed by one camera; measured on 5 people with unseen rigs (`sessions`) and on 8 with one camera (`unseen`).
+
+Cells. All begin with the single-view model `--init` (by `streampose selftrain --preset tiny` on the single videos),
+except those without structure, which cannot use one. `--base` steps then bring in the sessions, with Delta or without,
+taught by the pseudo-labels alone; and `--steps` steps are taught by masks, where psi and G are switched as the rows say
+(bones of one width and the weights of App. A.3, with this package's ceilings of bone lengths, without which the printed
+losses run into other optima). Fine-tuning (Table 3) goes on from the full model, with sessions only or half and half.
+
+Where rows differ from the paper's: without Delta z comes from --init's painted figures, so the MPJPE of the first row
+is comparable with the others by its order only; Delta includes our settling of left and right by anatomy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+
+from streampose.console import logger, start_logging
+from streampose.files import write_text
+from streampose.geometry.crop import crop_from_source
+from streampose.geometry.project import camera_from_world
+from streampose.ingest import ingest
+from streampose.methods.mask import MaskConfig, MaskTask, load_mask_config
+from streampose.methods.mask_data import Frames, read_frames, resize_images
+from streampose.methods.mask_views import Instants, find_instants
+from streampose.metrics.flips import ambiguity_ratio
+from streampose.metrics.keypoints_2d import mse_percent, pck, segment_size
+from streampose.metrics.keypoints_3d import metric_from_pixels, mpjpe, pa_mpjpe
+from streampose.metrics.post_processing import apply_linear, fit_linear
+from streampose.report import Section, Table, write_report
+from streampose.store.reader import StoreReader
+from streampose.structures import Skeleton
+from streampose.synth import synth
+from streampose.synthetic.synthpose import make_synthpose
+from streampose.synthetic.truth import read_truth
+from streampose.training.checkpoint import load_networks
+from streampose.training.engine import train
+
+SIZE = 64
+SESSIONS = {"train": (14, 31_001), "test": (5, 91_001)}  # videos and seed of each split
+EVERY = 2  # n-th moment that is measured
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row: what it starts from (a cell, `init` or `nothing`), how long, with which switches; the paper's numbers.
+
+    Attributes:
+        table: 3, 4 or 5 of the paper; 0 for what other cells start from.
+        steps: `base`, `steps` or `both` of the command line.
+    """
+
+    title: str
+    table: int
+    start: str
+    steps: str = "steps"
+    delta: bool = True
+    structure: bool = True
+    psi: bool = True
+    geodesic: bool = True
+    masks: bool = True
+    share: float = 1.0
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+CELLS = {
+    "base": Cell("(sessions, each view alone)", 0, "init", "base", delta=False, masks=False),
+    "base-delta": Cell("(sessions, triangulated)", 0, "init", "base", masks=False),
+    "no-psi-g-delta": Cell(
+        "without psi, G, Delta", 4, "base", delta=False, psi=False, geodesic=False,
+        paper={"mpjpe_mm": 118.1, "ambiguity": 48.73},
+    ),
+    "no-psi-g": Cell(
+        "without psi, G", 4, "base-delta", psi=False, geodesic=False, paper={"mpjpe_mm": 127.4, "ambiguity": 23.34}
+    ),
+    "no-g": Cell("without G", 4, "base-delta", geodesic=False, paper={"mpjpe_mm": 102.6, "ambiguity": 22.83}),
+    "full": Cell(
+        "full", 4, "base-delta", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
+    ),
+    "no-structure-psi": Cell(
+        "without structure prior, psi", 5, "nothing", "both", structure=False, psi=False, paper={"mse_percent": 20.22}
+    ),
+    "no-structure": Cell(
+        "without structure prior", 5, "nothing", "both", structure=False,
+        paper={"mse_percent": 20.06, "mse_percent/spp": 9.32},
+    ),
+    "multi-view": Cell("multi-view fine-tuning", 3, "full", paper={"3dhp_pck": 61.2, "mpii_pckh": 27.3}),
+    "mixed-view": Cell(
+        "mixed-view fine-tuning", 3, "full", share=0.5, paper={"3dhp_pck": 63.4, "mpii_pckh": 28.1}
+    ),
+}  # fmt: skip
+COLUMNS = {  # metric: its heading
+    "mse_percent": "2D error, % of the crop",
+    "mse_percent/flips": "with flips",
+    "mse_percent/spp": "with SPP",
+    "mpjpe_mm": "MPJPE, mm",
+    "pa_mpjpe_mm": "PA-MPJPE, mm",
+    "ambiguity": "ambiguity ratio, %",
+    "unseen/pck@0.2/flips": "unseen: PCK@0.2 with flips",
+    "unseen/mse_percent/flips": "unseen: 2D error with flips",
+}
+
+
+class Ordering(NamedTuple):
+    """A finding: the better cell's metric lies below (above, where `higher`) `factor` times that of the worse."""
+
+    claim: str
+    better: str
+    worse: str
+    metric: str
+    factor: float = 1.0
+    higher: bool = False
+
+
+ORDERINGS = [
+    Ordering("no structure prior is several (3) times worse", "full", "no-structure", "mse_percent/flips", 1 / 3),
+    Ordering("triangulation at least halves the ambiguity", "no-psi-g", "no-psi-g-delta", "ambiguity", 0.5),
+    Ordering("psi lowers the error", "no-g", "no-psi-g", "mpjpe_mm"),
+    Ordering("geodesic weighting lowers it again", "full", "no-g", "mpjpe_mm"),
+    Ordering("mixed views beat multi-view on unseen data", "mixed-view", "multi-view", "unseen/pck@0.2/flips", 1, True),
+]
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def make_data(folder: Path) -> None:
+    """Videos and stores, as far as they are missing: train.zarr (sessions and single clips), test.zarr, unseen.zarr."""
+    for split, (videos, seed) in SESSIONS.items():
+        if not (folder / split / "session.json").is_file():
+            synth(out=folder / split, videos=videos, seconds=12, size=(256, 256), fps=25, cameras=4, seed=seed)
+    for name, split in (("single", "train"), ("unseen", "test")):
+        if not (folder / name).is_dir():
+            make_synthpose(folder / name, split)
+    for name in ("train", "test"):
+        if not (folder / f"{name}.zarr" / "sessions").is_dir():
+            ingest([], sessions=[folder / name], store=folder / f"{name}.zarr")
+    ingest([folder / "single"], store=folder / "train.zarr")  # skips what is there
+    if not (folder / "unseen.zarr").is_dir():
+        ingest([folder / "unseen"], store=folder / "unseen.zarr")
+
+
+class Exact(NamedTuple):
+    """Crops and truth: joints (N, K, 2) crop pixels, world (N, K, 3) mm about the root, mm_per_pixel (N,)."""
+
+    frames: Frames
+    joints: np.ndarray
+    world: np.ndarray
+    mm_per_pixel: np.ndarray
+    instants: Instants
+
+
+def read_exact(store: Path, folder: Path, skeleton: Skeleton) -> Exact:
+    """The crops of a store and the truth of the one person in each of its videos."""
+    reader = StoreReader(store)
+    frames = read_frames(reader, SIZE, 4096)
+    N, K = len(frames), skeleton.num_joints
+    joints, world, scale = np.full((N, K, 2), np.nan), np.full((N, K, 3), np.nan), np.full(N, np.nan)
+    for number, clip in enumerate(reader.clips()):
+        truth = read_truth(folder / f"{Path(clip.source).stem}.truth.npz")
+        columns = [list(truth.joints).index(name) for name in skeleton.joints]
+        rows = np.flatnonzero(frames.clip == number)
+        at = np.abs(truth.pts_seconds[None] - frames.seconds[rows, None]).argmin(1)
+        pose = camera_from_world(truth.joints_3d[at, 0][:, columns], truth.R[at], truth.t[at])
+        middle = (truth.boxes[at, 0, :2] + truth.boxes[at, 0, 2:]) / 2
+        box = frames.boxes[rows]
+        shown = ((middle > box[:, :2]) & (middle < box[:, 2:])).all(1)[:, None, None]  # else a shadow was followed
+        joints[rows] = np.where(shown, crop_from_source(truth.joints_2d[at, 0][:, columns], box, SIZE), np.nan)
+        world[rows] = np.where(shown, 1000 * (pose - pose[:, [skeleton.root]]), np.nan)
+        pixel = (box[:, 2] - box[:, 0]) / SIZE
+        scale[rows] = 1000 * pose[:, skeleton.root, 2] / truth.K[at, 0, 0] * pixel
+    return Exact(frames, joints, world, scale, find_instants(reader, frames))
+
+
+# ---------------------------------------------------------------------------------------------------------- measure
+
+
+def measure(detector: torch.nn.Module, exact: Exact, skeleton: Skeleton) -> dict[str, float]:
+    """The metrics of a detector: of every second moment of sessions, or every second frame where there are none."""
+    table = exact.instants.frames[::EVERY] if len(exact.instants) else np.arange(0, len(exact.frames), EVERY)[:, None]
+    table = table[(table >= 0).all(1)]
+    index = table.ravel()
+    crops = resize_images(exact.frames.crops[index], SIZE)
+    with torch.inference_mode():
+        parts = [
+            detector.eval()(torch.from_numpy(crops[start : start + 128]).permute(0, 3, 1, 2).float() / 255).keypoints
+            for start in range(0, len(crops), 128)
+        ]
+    keypoints = torch.cat(parts).numpy()
+    pixels = np.concatenate([(keypoints[..., :2] + 1) * SIZE / 2 - 0.5, keypoints[..., 2:] * SIZE / 2], -1)
+    joints, world = exact.joints[index], exact.world[index]
+    swapped = pixels[:, skeleton.flip_index]
+    errors, errors_swapped = (mse_percent(points[..., :2], joints, SIZE) for points in (pixels, swapped))
+    own, other = np.nanmean(errors, 1), np.nanmean(errors_swapped, 1)
+    better = np.where((other < own)[:, None, None], swapped, pixels)
+    torso = segment_size(joints, skeleton.torso)
+    metrics = {
+        "mse_percent": np.nanmean(own), "mse_percent/flips": np.nanmean(np.minimum(own, other)),
+        "mse_percent/spp": _after_spp(pixels[..., :2], joints),
+        "pck@0.2": np.nanmean(pck(pixels[..., :2], joints, torso, 0.2)),
+        "pck@0.2/flips": np.nanmean(pck(better[..., :2], joints, torso, 0.2)),
+    }  # fmt: skip
+    bodies = [metric_from_pixels(points, skeleton.root, exact.mm_per_pixel[index]) for points in (pixels, better)]
+    metrics |= {
+        "mpjpe_mm": np.nanmean(mpjpe(bodies[0], world, skeleton.root)),
+        "mpjpe_mm/flips": np.nanmean(mpjpe(bodies[1], world, skeleton.root)),
+        "pa_mpjpe_mm": np.nanmean(pa_mpjpe(bodies[0], world)),
+    }
+    if table.shape[1] > 1:
+        metrics["ambiguity"] = 100 * ambiguity_ratio(own.reshape(table.shape), other.reshape(table.shape))
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _after_spp(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """2D error after a linear map that is fitted on the first half of the pictures and measured on the second."""
+    half = len(predicted) // 2
+    features, targets = predicted.reshape(len(predicted), -1), truth.reshape(len(truth), -1)
+    mapped = apply_linear(fit_linear(features[:half], targets[:half]), features[half:])
+    return float(np.nanmean(mse_percent(mapped.reshape(predicted[half:].shape), truth[half:], SIZE)))
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def cell_config(cell: Cell, seed: int, base: int, steps: int) -> MaskConfig:
+    """The settings of a cell: the preset `ablation`, and what its switches change."""
+    length = {"base": base, "steps": steps, "both": base + steps}[cell.steps]
+    changes = [
+        f"seed={seed}", f"structure={cell.structure}", f"multiview.triangulate={cell.delta}",
+        f"multiview.share={cell.share}", f"silhouette.enabled={not cell.masks}",
+        f"stages.views.steps={0 if cell.masks else length}", f"stages.masks.steps={length if cell.masks else 0}",
+        f"stages.masks.geodesic={cell.geodesic}",
+    ]  # fmt: skip
+    if not cell.psi:
+        changes.append("stages.masks.terms.physique=0")
+    if not cell.structure:
+        changes.append("sigma=0.01")  # dots as wide as limbs
+    return load_mask_config("ablation", None, changes)
+
+
+class Data(NamedTuple):
+    """What all cells share: frames of sessions and single clips, those of sessions alone, and what is measured."""
+
+    skeleton: Skeleton
+    frames: Frames
+    instants: Instants
+    of_sessions: Frames
+    test: Exact
+    unseen: Exact
+
+
+def read_data(folder: Path) -> Data:
+    reader = StoreReader(folder / "train.zarr")
+    skeleton, frames = reader.skeleton, read_frames(reader, SIZE, 4096)
+    instants = find_instants(reader, frames)
+    rows = np.unique(instants.frames[instants.frames >= 0])
+    of_sessions = Frames(**{part.name: getattr(frames, part.name)[rows] for part in fields(Frames)})
+    test = read_exact(folder / "test.zarr", folder / "test", skeleton)
+    return Data(
+        skeleton, frames, instants, of_sessions, test, read_exact(folder / "unseen.zarr", folder / "unseen", skeleton)
+    )
+
+
+def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train a cell, or go on with it, and measure it."""
+    cell, skeleton = CELLS[name], data.skeleton
+    torch.manual_seed(seed)
+    frames, instants = (data.frames, data.instants) if cell.delta else (data.of_sessions, None)
+    task = MaskTask(frames, skeleton, cell_config(cell, seed, arguments.base, arguments.steps), instants)
+    if cell.start != "nothing":
+        networks = load_networks(arguments.init if cell.start == "init" else _run(arguments, cell.start, seed))
+        for key in networks.keys() & {"detector", "physique"}:
+            task.networks[key].load_state_dict(networks[key])
+    run_dir = _run(arguments, name, seed)
+    train(task, run_dir=run_dir, device="cpu", precision="f32", seed=seed, save_every=200, resume=True, ema=0.99)
+    detector = task.networks["detector"]
+    detector.load_state_dict(load_networks(run_dir)["detector"])
+    metrics = measure(detector, data.test, skeleton)
+    metrics |= {f"unseen/{key}": value for key, value in measure(detector, data.unseen, skeleton).items()}
+    return {"cell": name, "seed": seed, "steps": task.total_steps, "metrics": metrics}
+
+
+def _run(arguments: argparse.Namespace, name: str, seed: int) -> Path:
+    return arguments.folder / "runs" / f"{name}-{seed}"
+
+
+# ------------------------------------------------------------------------------------------------------------ report
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.inf
+    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def judge(ordering: Ordering, found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+    """Whether a finding holds: `yes` with intervals apart, `overlapping`, or `no`; `unknown` without cells."""
+    result: dict[str, Any] = {"claim": ordering.claim, "metric": ordering.metric, "better": ordering.better}
+    result["worse"] = ordering.worse
+    values = [found.get(name, {}).get(ordering.metric, []) for name in (ordering.better, ordering.worse)]
+    if not all(values):
+        return result | {"holds": "unknown"}
+    (low, low_half), (high, high_half) = interval(values[0]), interval(values[1])
+    high, high_half = ordering.factor * high, ordering.factor * high_half
+    gap = (low - high) if ordering.higher else (high - low)
+    holds = "no" if gap <= 0 else "yes" if gap > low_half + high_half else "overlapping"
+    paired = np.subtract(*(np.array(v[: min(map(len, values))]) for v in values)) if ordering.factor == 1 else None
+    if paired is not None and len(paired) > 1:
+        result["difference"] = list(interval(paired.tolist()))  # of the same seeds: they share start and batches
+    return result | {"holds": holds, "values": [[low, low_half], [high, high_half]]}
+
+
+def report(folder: Path) -> list[dict[str, Any]]:
+    """Write mask.html, mask.md and mask.json of all cells that are done; returns the judged orderings."""
+    results = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    found: dict[str, dict[str, list[float]]] = {}
+    for result in sorted(results, key=lambda r: r["seed"]):
+        for metric, value in result["metrics"].items():
+            found.setdefault(result["cell"], {}).setdefault(metric, []).append(value)
+    judged = [judge(ordering, found) for ordering in ORDERINGS]
+    tables, text = [], ["# The ablations of `mask` at our scale", ""]
+    for number in (4, 5, 3):
+        rows = [_row(name, cell, found.get(name, {})) for name, cell in CELLS.items() if cell.table == number]
+        header = ["configuration", "seeds", *COLUMNS.values(), "paper"]
+        tables.append(Table(header, rows))
+        text += [f"Table {number}", "", *_markdown(header, rows), ""]
+    header = ["finding", "metric", "better", "worse (times the factor)", "difference, same seeds", "holds"]
+    rows = []
+    for verdict in judged:
+        low, high = (_shown(*pair) for pair in verdict.get("values", [(math.nan, 0)] * 2))
+        difference = _shown(*verdict["difference"]) if "difference" in verdict else ""
+        rows.append([verdict["claim"], verdict["metric"], low, high, difference, verdict["holds"]])
+    text += ["Findings of the paper", "", *_markdown(header, rows), ""]
+    explained = [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]
+    sections = [Section("Findings", ["Mean and 95 % interval over seeds."], [Table(header, rows)])]
+    sections += [Section(f"Table {n}", [], [t]) for n, t in zip((4, 5, 3), tables, strict=True)]
+    sections.append(Section("What was done", explained))
+    write_report(folder / "mask.html", "Mask as Supervision: the ablations at our scale", sections)
+    write_text(folder / "mask.md", "\n".join(text) + "\n")
+    write_text(folder / "mask.json", json.dumps({"cells": results, "findings": judged}, indent=1) + "\n")
+    return judged
+
+
+def _row(name: str, cell: Cell, metrics: dict[str, list[float]]) -> list[str | int | float]:
+    seeds = max((len(values) for values in metrics.values()), default=0)
+    cells = [_shown(*interval(metrics[key])) if metrics.get(key) else "" for key in COLUMNS]
+    return [cell.title, seeds, *cells, ", ".join(f"{key} {value:g}" for key, value in cell.paper.items())]
+
+
+def _shown(mean: float, half: float) -> str:
+    digits = 3 if abs(mean) < 2 else 2 if abs(mean) < 20 else 1
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else " (one seed)")
+
+
+def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("reproduce/mask"), help="data, runs, cells and the page")
+    parser.add_argument("--init", type=Path, required=True, help="run or bundle of the single-view model, preset tiny")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--base", type=int, default=1000, help="steps that bring in the sessions")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each row's own")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    start_logging()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    make_data(arguments.folder)
+    data = read_data(arguments.folder)
+    (arguments.folder / "cells").mkdir(exist_ok=True)
+    for seed in arguments.seeds:
+        for name in (name for name in CELLS if name in arguments.cells):
+            done = arguments.folder / "cells" / f"{name}-{seed}.json"
+            if done.is_file():
+                continue
+            logger.info("cell %s, seed %d", name, seed)
+            write_text(done, json.dumps(run_cell(name, seed, data, arguments), indent=1) + "\n")
+            report(arguments.folder)
+    for verdict in report(arguments.folder):
+        logger.info("%s: %s", verdict["claim"], verdict["holds"])
+
+
+if __name__ == "__main__":
+    main()

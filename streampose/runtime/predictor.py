@@ -198,7 +198,7 @@ class Predictor:
             boxes: for each image (N, 4), as for `predict`.
         """
         some = [np.asarray(part, np.float32).reshape(-1, 4) for part in boxes]
-        if len(images) == 1 or hasattr(self.runtime, "run_frame"):
+        if len(images) < 2 or hasattr(self.runtime, "run_frame"):
             return [self.predict(image, part) for image, part in zip(images, some, strict=True)]
         ends = np.cumsum([0, *(len(part) for part in some)])
         with self._lock:

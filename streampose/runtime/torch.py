@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
 from streampose.runtime.bundle import Bundle
 from streampose.structures import Skeleton
@@ -95,6 +96,7 @@ class CompiledTorchRuntime(TorchRuntime):
         super().__init__(bundle, precision, threads)
         if self._device.type == "cpu" and not any(shutil.which(name) for name in COMPILERS):
             raise ConfigError("no C++ compiler for torch.compile; install g++ or clang")
+        logger.info("torch-compile: compiling; this can take minutes")
         self._module = torch.compile(self._module, dynamic=self._device.type == "cpu")
         crops = torch.zeros(2, bundle.input_size, bundle.input_size, 3, dtype=torch.uint8, device=self._device)
         with torch.inference_mode():

@@ -1,5 +1,7 @@
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +10,9 @@ import torch
 
 from streampose.config import load_skeleton
 from streampose.errors import BundleError, ConfigError
+from streampose.runtime.parity import difference_px, parity_crops
 from streampose.runtime.predictor import Predictor, box_from_keypoints, choose_runtime, installed, load_predictor
-from streampose.runtime.torch import CropsToKeypoints
+from streampose.runtime.torch import COMPILERS, CropsToKeypoints
 
 INSTALLED = [name for name in ("onnx", "openvino", "torch") if installed(name)]
 
@@ -51,6 +54,83 @@ def test_wrong_calls(bundle_path, tmp_path):
         load_predictor(tmp_path / "nothing")
     with pytest.raises(ValueError, match="expected uint8"):
         load_predictor(bundle_path, "onnx").predict_crops(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_int8(int8_bundle_path, bundle_path, runtime):
+    """The quantised graph runs alike in both, near the exact one; a bundle without one says how to get it."""
+    if not installed(runtime):
+        pytest.skip(f"{runtime} is not installed")
+    exact = load_predictor(int8_bundle_path, "onnx", threads=1).predict_crops(parity_crops(64))[0]
+    quick = load_predictor(int8_bundle_path, runtime, "int8", threads=1).predict_crops(parity_crops(64))[0]
+    assert 0 < difference_px(quick, exact)["median"] < 0.5
+    with pytest.raises(BundleError, match=r"has no int8 graph; make one with `streampose export .* --precision int8"):
+        load_predictor(bundle_path, runtime, "int8")
+
+
+@pytest.mark.slow
+def test_compiled_torch(bundle_path):
+    if not any(shutil.which(name) for name in COMPILERS):
+        pytest.skip("no C++ compiler here")
+    expected = load_predictor(bundle_path, "torch", threads=1).predict_crops(crops(3))
+    predictor = load_predictor(bundle_path, "torch-compile", threads=1, fall_back=False)
+    assert predictor.runtime.name == "torch-compile"
+    np.testing.assert_allclose(predictor.predict_crops(crops(3))[0], expected[0], atol=0.01)
+
+
+def test_compiled_torch_falls_back_aloud(bundle_path, monkeypatch, caplog):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, which needs no C++ compiler")
+    monkeypatch.setattr("streampose.runtime.torch.COMPILERS", ())
+    predictor = load_predictor(bundle_path, "torch-compile", threads=1)
+    assert predictor.runtime.name == "torch"
+    assert "no C++ compiler" in caplog.text and "going on with torch f32" in caplog.text
+    with pytest.raises(ConfigError, match=r"no C\+\+ compiler"):
+        load_predictor(bundle_path, "torch-compile", threads=1, fall_back=False)
+
+
+def test_f16_needs_a_gpu(bundle_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ConfigError, match="NVIDIA GPU only"):
+        load_predictor(bundle_path, "torch", "f16")
+
+
+def test_weights_of_another_preset(bundle_path, tmp_path):
+    copy = shutil.copytree(bundle_path, tmp_path / "copy")
+    text = (copy / "bundle.json").read_text()
+    for preset, words in (("small", "does not fit the preset"), ("huge", "there are tiny, small, base")):
+        (copy / "bundle.json").write_text(text.replace('"preset": "tiny"', f'"preset": "{preset}"'))
+        with pytest.raises(BundleError, match=words):
+            load_predictor(copy, "torch")
+
+
+def test_several_views_as_one_by_one(bundle_path):
+    predictor = load_predictor(bundle_path, "onnx", threads=1)
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (100 + 20 * n, 140, 3), np.uint8) for n in range(3)]
+    boxes = [np.array([[0, 0, 90, 90], [30, 20, 150, 140]]), np.zeros((0, 4)), np.array([[5, 5, 60, 60]])]
+    for found, image, some in zip(predictor.predict_views(images, boxes), images, boxes, strict=True):
+        np.testing.assert_allclose(found.xy, predictor.predict(image, some).xy, atol=1e-3)
+    assert [len(found.xy) for found in predictor.predict_views(images, [boxes[1]] * 3)] == [0, 0, 0]
+    assert predictor.predict_views([], []) == []
+
+
+@pytest.mark.parametrize("runtime", [name for name in INSTALLED if name != "torch"])
+def test_threads_may_share_a_predictor(bundle_path, runtime):
+    """Each gets the answer to its own picture: buffers and requests are shared, one uses them at a time."""
+    predictor = load_predictor(bundle_path, runtime, threads=1)
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (80, 80, 3), np.uint8) for _ in range(4)]
+    boxes = np.array([[0, 0, 80, 80], [10, 10, 60, 60]], np.float32)
+
+    def predict(image):
+        return predictor.predict(image, boxes).xy
+
+    expected = [predict(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            np.testing.assert_allclose(list(pool.map(predict, images)), expected, atol=1e-3)
 
 
 def test_auto(monkeypatch):

@@ -81,7 +81,7 @@ def test_one_launch_a_call(start, gpu):
 
 
 def test_without_cuda_graphs(start, gpu, bundle_path, caplog):
-    library, driver = gpu
+    _, driver = gpu
     driver.fail["cuGraphInstantiateWithFlags"] = 801
     expected = load_predictor(bundle_path, "onnx", threads=1).predict_crops(crops(2))[0]
     np.testing.assert_allclose(start().run(crops(2))[0], expected, atol=1e-3)
@@ -204,7 +204,7 @@ def test_no_driver_and_no_gpu(gpu, monkeypatch):
     with pytest.raises(ConfigError, match="no NVIDIA GPU"):
         Cuda(driver)
     driver.fail["cuInit"] = 100
-    with pytest.raises(ConfigError, match="does not start .*out of imagination"):
+    with pytest.raises(ConfigError, match=r"does not start .*out of imagination"):
         Cuda(driver)
     monkeypatch.setattr("streampose.runtime.cuda.LIBRARY", "libcuda_that_is_not_here.so")
     with pytest.raises(ConfigError, match="no NVIDIA driver"):

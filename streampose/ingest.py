@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import re
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import cv2
 
 from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
 from streampose.ingestion.across_views import add_still_subject
-from streampose.ingestion.clips import DECODER_THREADS, ClipMaker
-from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.options import Options
-from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record, write_record
+from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record
+from streampose.ingestion.work import begin_worker, ingest_span, reason_of
 from streampose.sessions import load_sessions
 from streampose.store.copy import WorkingCopy
 from streampose.store.push import begin_writing, pull_source, push_session, push_source, renew_pairs
@@ -41,7 +36,7 @@ from streampose.store.writer import publish_source, remove_clip, remove_orphans,
 from streampose.structures import Session
 from streampose.tracking.boxes import MARGIN
 from streampose.tracking.worth import Evidence, is_subject
-from streampose.video.decode import Verdict, open_video
+from streampose.video.decode import open_video
 from streampose.video.sources import content_hash, find_videos
 
 LEAST_FRAMES = 12  # of a video, unless every frame is taken, or it is a view of a session:
@@ -213,7 +208,7 @@ def _plan(
         try:
             digest = content_hash(path)
         except VideoError as error:
-            results[number] = _result(path, "quarantined", _reason(path, error), 0, [])
+            results[number] = _result(path, "quarantined", reason_of(path, error), 0, [])
             logger.warning("%s", error)
             continue
         source_id = _source_id(name, digest)
@@ -259,15 +254,17 @@ def _work(tasks: list[_Task], options: Options, workers: int) -> Iterator[_Task]
         with progress("ingest", frames or None) as bar:
             for task in tasks:
                 bar.advance(0, task.job.path.name)
-                _ingest_span(task, options, bar.advance)
+                ingest_span(task.job.path, task.job.source_id, task.span, options, bar.advance)
                 yield task
         return
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker) as pool,
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=begin_worker) as pool,
         progress("ingest", len(tasks), "parts") as bar,
     ):
-        waiting = {pool.submit(_ingest_span, task, options): task for task in tasks}
+        waiting = {
+            pool.submit(ingest_span, task.job.path, task.job.source_id, task.span, options): task for task in tasks
+        }
         try:
             for done in as_completed(waiting):
                 bar.advance(1, waiting[done].job.path.name)
@@ -288,69 +285,9 @@ def _spans(job: _Job) -> list[Span]:
         return [Span()]  # reading it says why
 
 
-def _begin_worker() -> None:
-    """Let a worker die when its parent does, however that dies, so that none writes beside the next ingest."""
-    keep_memory_flat()
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _ingest_span(task: _Task, options: Options, advance: Callable[[float], None] | None = None) -> None:
-    """One span of a video, to its record; a failure of one never stops the others."""
-    job, span = task.job, task.span
-    if read_record(options.store, job.source_id, span, _comparable(options)) is not None:
-        return
-    maker = ClipMaker(job.path, job.source_id, span, options)
-    failure, verdict = "", Verdict("quarantined", "")
-    cv_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the pictures are small: waking others takes longer than the work
-    try:
-        with open_video(job.path, threads=DECODER_THREADS) as video:
-            maker.run(video, advance)
-            verdict = video.verdict
-    except VideoError as error:
-        failure = _reason(job.path, error)
-    except (StoreError, ConfigError):
-        raise
-    except Exception as error:
-        logger.debug("%s", job.path, exc_info=True)
-        failure = f"failed unexpectedly ({type(error).__name__}: {error}); please report this"
-    finally:
-        cv2.setNumThreads(cv_threads)
-        maker.discard_unfinished()
-        give_back_memory()
-    record = SpanRecord(
-        failure=failure,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        lost_spans=[list(lost) for lost in verdict.lost_spans],
-        frames=maker.frames,
-        looks=maker.looks,
-        masked_frames=maker.masking.looks.total(),
-        shots=maker.shots,
-        sam_asked=maker.masking.asked,
-        sam_rejected=maker.masking.rejected,
-        masks=dict(maker.masking.looks),
-        mask_reasons=list(maker.masking.reasons),
-        made=[asdict(made) for made in maker.made],
-    )
-    write_record(options.store, job.source_id, span, record, _comparable(options))
-
-
-def _comparable(options: Options) -> dict[str, Any]:
-    """The options that change what a span gives."""
-    return {name: value for name, value in asdict(options).items() if name != "store"}
-
-
 def _publish(job: _Job, spans: list[Span], options: Options) -> dict[str, Any]:
     """Put the spans of a source together, judge it and make it exist."""
-    found = [read_record(options.store, job.source_id, span, _comparable(options)) for span in spans]
+    found = [read_record(options.store, job.source_id, span, options.comparable()) for span in spans]
     records = [record for record in found if record is not None]
     frames, looks, masked = (sum(getattr(r, name) for r in records) for name in ("frames", "looks", "masked_frames"))
     made = [(entry["clip"], Evidence(**entry["evidence"])) for record in records for entry in record.made]
@@ -449,10 +386,6 @@ def _probe(path: Path) -> dict[str, Any]:
 
 def _result(path: Path, verdict: str, reason: str, frames: int, clips: list[str]) -> dict[str, Any]:
     return {"source": str(path), "verdict": verdict, "reason": reason, "frames": frames, "clips": clips}
-
-
-def _reason(path: Path, error: Exception) -> str:
-    return str(error).removeprefix(f"{path}: ")
 
 
 def _source_id(name: Path, content_hash: str) -> str:

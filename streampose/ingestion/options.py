@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from streampose.errors import ConfigError
 from streampose.masks.sam import WHERE
@@ -37,6 +38,10 @@ class Options:
     sam_precision: str = "auto"
     detector: str = "motion"
     detector_class: int | None = None
+
+    def comparable(self) -> dict[str, Any]:
+        """Those that change what a video gives."""
+        return {name: value for name, value in asdict(self).items() if name != "store"}
 
     def check(self) -> None:
         """Raise ConfigError for what cannot work; models of torch are opened only when they are needed."""

@@ -12,6 +12,7 @@ of old ones.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import time
@@ -93,6 +94,7 @@ class PoseStream:
         self._tls = tls_for(url, certificate)
         self._reconnect = reconnect
         self._closed = False
+        self._open_socket = contextlib.ExitStack()
         self.hello: dict[str, Any] = {}
         self.stats: dict[str, Any] | None = None
         self._socket: ClientConnection | None = self._open()
@@ -152,9 +154,11 @@ class PoseStream:
 
     def _open(self) -> ClientConnection:
         try:
-            socket = open_websocket(
-                self._address, additional_headers=self._headers, ssl=self._tls, open_timeout=OPEN_SECONDS,
-                max_size=MAX_MESSAGE_BYTES, compression=None, proxy=None, max_queue=4,
+            socket = self._open_socket.enter_context(
+                open_websocket(
+                    self._address, additional_headers=self._headers, ssl=self._tls, open_timeout=OPEN_SECONDS,
+                    max_size=MAX_MESSAGE_BYTES, compression=None, proxy=None, max_queue=4,
+                )
             )  # fmt: skip
             self.hello = json.loads(socket.recv(timeout=OPEN_SECONDS))
             return socket
@@ -177,9 +181,9 @@ class PoseStream:
                 continue
 
     def _drop(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            socket.close()
+        self._socket = None
+        with contextlib.suppress(WebSocketException, OSError):
+            self._open_socket.close()
 
     def _shown(self) -> str:
         return self._address.partition("?")[0]

@@ -26,10 +26,12 @@ FILL = 0.72  # of their height that the subject takes
 REACH = 0.62  # of its height, to each side: arms are held out
 STEPS = 80  # voxels a height
 BODY = 0.014  # a body's volume as a share of its height cubed
-INFLATION = 1.8  # how much larger what several silhouettes leave is than the body
+INFLATION = 1.9  # how much larger what several silhouettes leave is than the body
 FIRST_ROUNDS, NEXT_ROUNDS = 6, 2
+TRUNK, TRUNK_WIDTH, TRUNK_FROM = 1.0, 0.1, 0.5  # what speaks for a trunk and head; shares of the height
 BANDS, BAND_WIDTH = 5, 0.7  # colours are learnt for heights apart, each with its neighbours
 LEVELS = 16  # of each colour channel
+OWN = 0.6  # weight of a view's own colours of the subject against those of all views
 SURE = 2.5  # log ratios are cut off at it
 TOLERANCE = 5  # pixels by which calibrations may be wrong
 SOLE = 0.07  # of the height: how far detectors' boxes reach below the feet
@@ -77,7 +79,7 @@ class SubjectVolume:
         first = not self._masks
         masks = self._masks or [self._column()] * len(crops)
         for number in range(FIRST_ROUNDS if first else NEXT_ROUNDS):
-            looks = [self._looks_like_it(c, k, m) for c, k, m in zip(colours, known, masks, strict=True)]
+            looks = self._looks_like_it(colours, known, masks)
             if first and number == 0:
                 looks = [look + np.where(self._column() > 0, 0.8, -0.4) for look in looks]
             hull = self._fill(looks, places, first and number == 0)
@@ -97,29 +99,45 @@ class SubjectVolume:
         affine[:, 2] += SIDE / 2 - middle
         return affine
 
-    def _column(self) -> np.ndarray:
-        """The first guess: a trunk with legs, (SIDE, SIDE) uint8."""
+    def _column(self, lowest: float = 0.0) -> np.ndarray:
+        """The first guess: a trunk with legs, above a share of the height: (SIDE, SIDE) uint8."""
         tall = SIDE * FILL
         inside = (np.abs(self._xx - SIDE / 2) < 0.09 * tall) & (np.abs(self._yy - SIDE / 2) < tall / 2)
+        inside &= self._yy < (SIDE + tall) / 2 - lowest * tall
         return inside.astype(np.uint8) * np.uint8(255)
 
-    def _looks_like_it(self, colours: np.ndarray, known: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Log ratio of how likely each pixel's colour is inside and outside of a mask, at its height: (SIDE, SIDE)."""
-        outside = (cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0) & known
-        inside = self._likelihood(colours, (mask > 0) & known)
-        ratio = np.log(inside / self._likelihood(colours, outside))
-        ratio[~known] = 0.0
-        return np.clip(cv2.GaussianBlur(ratio.astype(np.float32), (0, 0), 1.0), -SURE, SURE)
+    def _looks_like_it(
+        self, colours: Sequence[np.ndarray], known: Sequence[np.ndarray], masks: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Log ratio of how likely each pixel's colour is inside and outside of the masks, at its height: (SIDE, SIDE).
 
-    def _likelihood(self, colours: np.ndarray, where: np.ndarray) -> np.ndarray:
+        The subject has its colours in all views, what lies behind it is another thing in each.
+        """
+        insides = [self._histograms(c, (m > 0) & k) for c, m, k in zip(colours, masks, known, strict=True)]
+        together = np.mean(insides, 0)
+        ratios = []
+        for numbers, mask, there, own in zip(colours, masks, known, insides, strict=True):
+            outside = (cv2.dilate(cv2.max(mask, self._column(TRUNK_FROM)), np.ones((5, 5), np.uint8)) == 0) & there
+            inside = OWN * own + (1 - OWN) * together
+            ratio = np.log(
+                self._likelihood(numbers, inside) / self._likelihood(numbers, self._histograms(numbers, outside))
+            )
+            ratio[~there] = 0.0
+            ratios.append(np.clip(cv2.GaussianBlur(ratio.astype(np.float32), (0, 0), 1.0), -SURE, SURE))
+        return ratios
+
+    def _histograms(self, colours: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """How often each colour is there at each height: (BANDS, LEVELS ** 3), rows sum to 1."""
         count = LEVELS**3
-        out = np.zeros((SIDE, SIDE))
+        found = []
         for band in self._bands:
             weight = band * where
             histogram = np.bincount(colours.ravel(), weight.ravel(), count).reshape(LEVELS, LEVELS, LEVELS)
-            histogram = gaussian_filter(histogram, 0.8).ravel() + 1e-4 * max(float(weight.sum()), 1.0) / count
-            out += band * (histogram / histogram.sum())[colours]
-        return out
+            found.append(gaussian_filter(histogram, 0.8).ravel() + 1e-4 * max(float(weight.sum()), 1.0) / count)
+        return np.stack([histogram / histogram.sum() for histogram in found])
+
+    def _likelihood(self, colours: np.ndarray, histograms: np.ndarray) -> np.ndarray:
+        return (self._bands * histograms[:, colours]).sum(0)
 
     def _fill(self, looks: Sequence[np.ndarray], places: Sequence[np.ndarray], first: bool) -> np.ndarray:
         """The voxels (N,) bool of the body: the likeliest ones, as many as it may have, that hang together."""
@@ -133,15 +151,18 @@ class SubjectVolume:
         likely[self._grid] = votes.mean(0) + votes.min(0)
         across = self._voxels - (self._voxels @ self._up)[:, None] * self._up
         score = gaussian_filter(likely, 1.0)[self._grid]
-        score -= (1.0 if first else 0.5) * np.linalg.norm(across, axis=1) / self._height
+        away = np.linalg.norm(across, axis=1) / self._height
+        trunk = TRUNK * (self._voxels @ self._up > TRUNK_FROM * self._height)
+        score += trunk * np.exp(-np.square(away / TRUNK_WIDTH)) - (1.0 if first else 0.5) * away
         most = min(int(INFLATION * BODY * STEPS**3), len(score) - 1)
         chosen = np.zeros(self._grid.shape, bool)
         chosen[self._grid] = score > max(float(np.partition(score, -most)[-most]), -0.3)
         labels, count = label(chosen)
-        if count > 1:
-            sizes = np.bincount(labels.ravel())
-            sizes[0] = 0
-            chosen = labels == sizes.argmax()
+        if count > 1:  # what does not hang together with the trunk is something else
+            sizes = np.bincount(labels[self._grid][away < TRUNK_WIDTH], minlength=count + 1)
+            kept = sizes > 0.02 * max(int(sizes[1:].sum()), 1)
+            kept[0] = False
+            chosen = kept[labels]
         return chosen[self._grid]
 
     def _follow(self, body: np.ndarray) -> None:

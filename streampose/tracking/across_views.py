@@ -26,7 +26,7 @@ MEETS = 0.15  # of the height in pixels: how far two candidates may lie from the
 FITS = 0.25  # of the height in pixels: how far a supporting candidate may lie from where the person is projected
 SIZE_RATIO = 1.6  # of heights
 LEVELLED_HEIGHT = 720
-DOUBTFUL, ENOUGH = 0.35, 0.75  # scores from which a candidate counts, and above which it counts no more
+DOUBTFUL, ENOUGH = 0.35, 0.6  # scores from which a candidate counts, and above which it counts no more
 
 
 @dataclass(frozen=True)

@@ -375,3 +375,53 @@ def test_two_people_in_the_park_are_two_clips(tmp_path):
     reader = StoreReader(tmp_path / "store.zarr")
     assert source["verdict"] == "ok" and len(source["clips"]) == 2
     assert all(clip.num_frames > 45 for clip in reader.clips())
+
+
+def recorded(folder, second):
+    """A session of two views with a calibration; the second view's file holds something else."""
+    folder.mkdir()
+    film(folder / "cam0.mp4")
+    (folder / "cam1.mp4").write_bytes(second)
+    camera = "size = [256.0, 160.0]\nmatrix = [[200, 0, 128], [0, 200, 80], [0, 0, 1]]\ndistortions = [0, 0, 0, 0]\n"
+    cameras = "".join(
+        f'[cam{n}]\nname = "cam{n}"\n{camera}rotation = [0, {n}, 0]\ntranslation = [0, 0, 3]\n' for n in (0, 1)
+    )
+    (folder / "calibration.toml").write_text(cameras)
+    return folder
+
+
+def test_a_session_with_a_damaged_view_is_kept_and_says_which(tmp_path):
+    folder = recorded(tmp_path / "jump", b"no video at all" * 100)
+    result = ingest([], store=tmp_path / "store.zarr", crop_size=32, sessions=[folder])
+    first, second = result["sources"]
+    assert (first["verdict"], len(first["clips"])) == ("ok", 1)
+    assert second["verdict"] == "quarantined" and second["reason"] and second["clips"] == []
+    (stored,) = read_sessions(tmp_path / "store.zarr")
+    assert [view.name for view in stored.session.views] == ["cam0", "cam1"] and len(stored.source_ids) == 2
+
+
+def test_a_session_with_a_view_that_may_not_be_read_is_left_out_with_a_warning(tmp_path, monkeypatch, caplog):
+    import streampose.ingest as module
+
+    folder, real = recorded(tmp_path / "jump", b"secret"), module.content_hash
+
+    def forbidden(path):
+        if path.name == "cam1.mp4":
+            raise VideoError(f"{path}: no permission to read it; skipped")
+        return real(path)
+
+    monkeypatch.setattr(module, "content_hash", forbidden)
+    with caplog.at_level("WARNING", logger="streampose"):
+        result = ingest([], store=tmp_path / "store.zarr", crop_size=32, sessions=[folder])
+    assert [source["verdict"] for source in result["sources"]] == ["ok", "quarantined"]
+    assert result["sessions"] == [] and result["pairs"] > 0  # what could be read is kept
+    assert "session jump: not ingested: " in caplog.text and "cam1.mp4; ingest the session again" in caplog.text
+    monkeypatch.setattr(module, "content_hash", real)
+    assert ingest([], store=tmp_path / "store.zarr", crop_size=32, sessions=[folder])["sessions"] == ["jump"]
+
+
+def test_short_recordings_are_for_sessions_and_for_who_asks_for_every_frame(tmp_path):
+    film(tmp_path / "short.mp4", frames=9)
+    for rate, verdict in ((10.0, "quarantined"), (0.0, "ok")):
+        (source,) = ingest([tmp_path / "short.mp4"], store=tmp_path / f"{rate}", crop_size=32, rate=rate)["sources"]
+        assert (source["verdict"], "only 9 frames" in source["reason"]) == (verdict, verdict != "ok")

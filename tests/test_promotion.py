@@ -132,7 +132,7 @@ def test_joints_that_fill_the_mask_without_a_body_are_refused(store, tmp_path, m
     """Every joint lies in the mask, and is that of another: what a mask loss alone may end in."""
     new = measured(store, shuffled=True)
     assert new.metrics["free/inside_mask"] == pytest.approx(measured(store).metrics["free/inside_mask"])
-    decision, _ = decide(store, tmp_path, monkeypatch, new, Current(model(2.0)))
+    decision, _ = decide(store, tmp_path, monkeypatch, new, Current(model(1.0)))
     assert not decision.promoted and decision.gate["high"] < 0
 
 

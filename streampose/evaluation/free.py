@@ -5,7 +5,7 @@
 - `free/mask_iou`: how well the drawn skeleton covers the mask. Alone it is fooled: points without a body's structure
   reach 0.62 of it with 4 % of the joints right, a trained model 0.73 with 71 %.
 - `free/bone_fit`: how well the longest tenth of each bone's projections agrees with the skeleton's lengths.
-- exp(-5 d), where d is `free/mirror_distance`: how far the keypoints are, in sizes of the subject, from those of the
+- exp(-3 d), where d is `free/mirror_distance`: how far the keypoints are, in sizes of the subject, from those of the
   mirrored picture with left and right exchanged. Points without a meaning move when the picture is mirrored.
 
 How it was chosen: see `tests/benchmarks/label_free_ranks.py`. No measure of single views sees that left and right are
@@ -24,7 +24,7 @@ from streampose.evaluation.summary import by_joint
 from streampose.metrics import label_free
 from streampose.structures import Skeleton
 
-MIRROR_DECAY = 5.0  # the score falls to 1/e where mirror images disagree by a fifth of the subject's size
+MIRROR_DECAY = 3.0  # the score falls to 1/e where mirror images disagree by a third of the subject's size
 FEWEST_FRAMES, MOST_FRAMES, BLOCKS = 3, 24, 12  # of a clip that are drawn together, neighbours being alike
 DRAWS = 500
 

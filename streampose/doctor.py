@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from streampose.runtime.describe import describe_int8, describe_runtimes
+
 DECODERS = {"pyav": "av", "opencv": "cv2", "decord": "decord"}
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt", "torch": "torch"}
 OPTIONAL = {
     "decord": "an alternative decoder; `pip install streampose[decord]`",
-    "tensorrt": "the fastest runtime on NVIDIA GPUs; `pip install streampose[tensorrt]`",
 }
 DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
@@ -26,14 +26,18 @@ def doctor() -> dict[str, Any]:
     """Look at this machine.
 
     Returns:
-        {"decoders", "runtimes", "accelerators", "problems": [{"what", "mend"}]} and `system`; a problem is something
-        that keeps a command from working or makes it much slower than it could be.
+        {"decoders", "runtimes", "accelerators", "problems": [{"what", "mend"}]}, `int8` and `system`; a problem is
+        something that keeps a command from working or makes it much slower than it could be.
     """
     problems: list[dict[str, str]] = []
+    decoders = _find(DECODERS, problems, _describe_decoder)
+    runtimes, missing = describe_runtimes()
+    problems += missing
     return {
-        "decoders": _find(DECODERS, problems, _describe_decoder),
-        "runtimes": _find(RUNTIMES, problems, _describe_runtime),
-        "accelerators": _accelerators(problems),
+        "decoders": decoders,
+        "runtimes": runtimes,
+        "int8": describe_int8(),
+        "accelerators": _accelerators(),
         "problems": problems + _system_problems(),
         "system": {
             "python": platform.python_version(),
@@ -95,20 +99,9 @@ def _describe_decoder(name: str, library: Any, problems: list[dict[str, str]]) -
     return "decodes " + ", ".join(codec for codec in CODECS if codec in library.codecs_available)
 
 
-def _describe_runtime(name: str, library: Any, problems: list[dict[str, str]]) -> str:
-    if name == "onnx":
-        return "providers " + ", ".join(library.get_available_providers())
-    if name == "openvino":
-        core = library.Core()
-        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return "devices " + ", ".join(core.available_devices) + ("; the CPU computes in bf16" if bf16 else "")
-    return ""
-
-
-def _accelerators(problems: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _accelerators() -> list[dict[str, Any]]:
     """GPUs that PyTorch and OpenVINO can use."""
     found: list[dict[str, Any]] = []
-    nvidia = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     if importlib.util.find_spec("torch") is not None:
         try:
             import torch
@@ -119,16 +112,8 @@ def _accelerators(problems: list[dict[str, str]]) -> list[dict[str, Any]]:
                 found.append({"kind": "cuda", "name": name, "memory_gb": round(memory / 1e9, 1)})
             if torch.backends.mps.is_available():
                 found.append({"kind": "mps", "name": "Apple GPU", "memory_gb": None})
-            if nvidia and not torch.cuda.is_available():
-                what = "there is an NVIDIA driver, but this PyTorch cannot use the GPU"
-                if torch.version.cuda is None:
-                    what += " (it is a CPU-only build)"
-                mend = "install the CUDA build of PyTorch, see https://pytorch.org/get-started/locally"
-                problems.append({"what": what, "mend": mend})
-        except (ImportError, OSError, RuntimeError) as error:
-            problems.append(
-                {"what": f"PyTorch does not start ({error})", "mend": "pip install --force-reinstall torch torchvision"}
-            )
+        except (ImportError, OSError, RuntimeError):
+            found.clear()  # said under runtimes
     if importlib.util.find_spec("openvino") is not None:
         try:
             import openvino

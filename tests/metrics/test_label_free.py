@@ -5,10 +5,13 @@ import pytest
 
 from streampose.config import load_skeleton, skeleton_from_dict
 from streampose.metrics.label_free import (
+    bone_fit,
+    bone_lengths,
     inside_mask,
     jitter,
     left_right_swaps,
     mask_iou,
+    mirror_distance,
     render_skeletons,
     subject_sizes,
 )
@@ -133,3 +136,39 @@ def test_subject_size_remembers_the_standing_height():
     assert sizes[15] == pytest.approx(116)
     assert sizes[30] == pytest.approx(116)  # it stood not long ago
     assert sizes[49] == pytest.approx(64)  # it stood more than three seconds ago
+
+
+def test_bone_lengths_by_hand():
+    human = load_skeleton("human17")
+    xy = np.zeros((2, 17, 2))
+    bone = human.bones[1]
+    xy[0, bone.child] = [30, 40]
+    found = bone_lengths(xy, np.array([100.0, 100.0]), human)
+    assert found[0, 1] == pytest.approx(0.5) and found[1, 1] == 0
+
+
+def test_bone_fit_is_of_the_longest_projections():
+    human = load_skeleton("human17")
+    true = np.array([bone.length for bone in human.bones])
+    shares = np.abs(np.sin(np.linspace(0, np.pi, 200)))[:, None]  # a body that turns: every bone is foreshortened
+    assert bone_fit(true * shares, human) == pytest.approx(1, abs=0.03)
+    np.testing.assert_allclose(bone_fit(2 * true * shares, human), 0.5, atol=0.02)
+    np.testing.assert_allclose(bone_fit(0.5 * true * shares, human), 0.5, atol=0.02)
+
+
+def test_bones_that_are_never_seen_have_no_fit():
+    human = load_skeleton("human17")
+    lengths = np.tile([bone.length for bone in human.bones], (5, 1))
+    lengths[:, 3] = np.nan
+    lengths[0, 4] = np.nan
+    found = bone_fit(lengths, human)
+    assert np.isnan(found[3]) and found[4] == pytest.approx(1)
+    assert np.isnan(bone_fit(np.zeros((0, len(human.bones))), human)).all()
+    assert (bone_fit(np.zeros((3, len(human.bones))), human) < 1e-3).all()  # all joints in one place
+
+
+def test_mirror_distance_exchanges_left_and_right():
+    xy = np.array([[[0.0, 0.0], [10.0, 0.0], [30.0, 0.0]]])
+    mirrored = xy[:, [0, 2, 1]]  # in the mirror the right hand is called left
+    np.testing.assert_array_equal(mirror_distance(xy, mirrored, np.array([100.0]), [0, 2, 1]), [[0, 0, 0]])
+    np.testing.assert_allclose(mirror_distance(xy, xy, np.array([100.0]), [0, 2, 1]), [[0, 0.2, 0.2]])

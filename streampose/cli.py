@@ -11,8 +11,31 @@ from typing import Annotated, Any
 
 import typer
 
+from streampose.options import (
+    Config,
+    Json,
+    LogLevel,
+    Model,
+    Overrides,
+    Overwrite,
+    Precision,
+    Runtime,
+    Seed,
+    SkeletonName,
+    Store,
+    Token,
+)
 from streampose.run_verb import run_verb
-from streampose.say import say_calibration, say_metrics, say_run, say_sources, say_store, say_values, say_verdicts
+from streampose.say import (
+    say_calibration,
+    say_metrics,
+    say_refinement,
+    say_run,
+    say_sources,
+    say_store,
+    say_values,
+    say_verdicts,
+)
 
 app = typer.Typer(
     name="streampose",
@@ -22,25 +45,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Token = Annotated[
-    str | None, typer.Option(envvar="STREAMPOSE_TOKEN", help="What clients must show; random beyond loopback.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout; messages stay on stderr.")]
-LogLevel = Annotated[str, typer.Option(help="How much is said: debug, info, warning or error.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Store = Annotated[Path, typer.Option(help="The store: what ingest writes and the others read.")]
-Model = Annotated[Path | None, typer.Option(help="Model bundle [default: ./models/current, else the shipped model].")]
-Runtime = Annotated[
-    str, typer.Option(help="What executes the model: auto, onnx, openvino, tensorrt, torch or torch-compile.")
-]
-Precision = Annotated[
-    str, typer.Option(help="Arithmetic: f32, bf16 (openvino, torch), f16 (GPUs) or int8 (where it was exported).")
-]
-SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii16, mouse or a YAML file of your own.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is already there.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -343,11 +347,19 @@ def bridge(
 
 @app.command()
 def inspect(
-    store: Annotated[Path, typer.Argument(help="The store; with --sources also videos.")] = Path("store.zarr"),
+    store: Annotated[Path, typer.Argument(help="The store: folder or URL; with --sources also videos.")] = Path(
+        "store.zarr"
+    ),
     out: Annotated[Path | None, typer.Option(help="Folder for the page and its contact sheet.")] = None,
     sources: Annotated[
         bool, typer.Option("--sources", help="Only the verdicts and lost stretches of its sources, or of videos.")
     ] = False,
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Show frames of the videos too, with the subjects' boxes; reads them.")
+    ] = False,
+    decoder: Annotated[
+        str, typer.Option(help="What fetches these frames: pyav, or decord where it proves to give the same ones.")
+    ] = "pyav",
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -357,7 +369,7 @@ def inspect(
         from streampose.inspect import inspect as run
         from streampose.inspect import inspect_sources
 
-        return inspect_sources(store) if sources else run(store, out=out)
+        return inspect_sources(store) if sources else run(store, out=out, videos=videos, decoder=decoder)
 
     run_verb(verb, say_verdicts if sources else say_store, as_json, log_level)
 
@@ -402,10 +414,8 @@ def synth(
 @app.command()
 def calibrate(
     paths: Annotated[list[Path], typer.Argument(help="Folders (or videos), one a camera; or their common folder.")],
-    square_mm: Annotated[float, typer.Option(help="Side of a square of the board in millimetres.")],
-    out: Annotated[Path, typer.Option(help="The calibration: .toml or .json; a report lies beside it.")] = Path(
-        "calibration.toml"
-    ),
+    square_mm: Annotated[float | None, typer.Option(help="Side of a square of the board in millimetres.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The calibration, .toml or .json [calibration.toml].")] = None,
     board: Annotated[str, typer.Option(help="checkerboard or charuco.")] = "checkerboard",
     corners: Annotated[str, typer.Option(help="Inner corners, columns x rows: those between four squares.")] = "7x4",
     marker_mm: Annotated[float | None, typer.Option(help="Side of a ChArUco marker [default: 3/4 square].")] = None,
@@ -416,21 +426,37 @@ def calibrate(
     floor: Annotated[str | None, typer.Option(help="Moment in which the board lies on the floor: z = 0.")] = None,
     every_seconds: Annotated[float, typer.Option(help="Time between the frames of a video that are used.")] = 0.5,
     report: Annotated[Path | None, typer.Option(help="HTML page of the report [default: beside --out].")] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="No board: PATHS is a calibrated session (or store) of people; improve it.")
+    ] = False,
+    keypoints: Annotated[
+        Path | None, typer.Option(help="--refine: folder of keypoints (ours, OpenPose, DLC) [default: annotate].")
+    ] = None,
+    focal: Annotated[bool, typer.Option("--focal", help="--refine: the focal lengths too.")] = False,
+    keep: Annotated[str, typer.Option(help="--refine: what stays in place: rig or first (camera).")] = "rig",
+    model: Model = None,
     as_json: Json = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """Photos or videos of a board -> lenses and places of cameras."""
+    """Photos or videos of a board -> lenses and places of cameras; or better places from people whom they saw."""
+    if refine == (square_mm is not None) or (refine and len(paths) > 1):
+        raise typer.BadParameter("give --square-mm for a board, or --refine with one session")
 
     def verb() -> dict[str, Any]:
         from streampose.calibrate import calibrate as run
+        from streampose.refine_cameras import refine_session
 
+        if refine or square_mm is None:
+            return refine_session(
+                paths[0], out=out, keypoints=keypoints, focal=focal, keep=keep, model=model, report=report
+            )
         return run(
-            paths, out=out, board=board, corners=corners, square_mm=square_mm, marker_mm=marker_mm,
-            dictionary=dictionary, lens=lens, together=together, synchronise=synchronise, floor=floor,
+            paths, out=out or Path("calibration.toml"), board=board, corners=corners, square_mm=square_mm,
+            marker_mm=marker_mm, dictionary=dictionary, lens=lens, together=together, synchronise=synchronise, floor=floor,
             every_seconds=every_seconds, report=report,
         )  # fmt: skip
 
-    run_verb(verb, say_calibration, as_json, log_level)
+    run_verb(verb, say_refinement if refine else say_calibration, as_json, log_level)
 
 
 @app.command()

@@ -13,26 +13,37 @@ from streampose.errors import StoreError, VideoError
 from streampose.files import write_text
 from streampose.inspection.gather import disk_use, examples, tell
 from streampose.inspection.page import MOST_CLIPS, outline_mask, render
+from streampose.inspection.videos import boxes_in_video
 from streampose.store.reader import ClipInfo, StoreReader
 from streampose.store.remote import url_of
 from streampose.video.check import check_source
+from streampose.video.decode import DECODERS
+from streampose.video.decode_decord import import_decord
 from streampose.video.sources import find_videos
 
 
-def inspect(store: Path | str, *, out: Path | None = None) -> dict[str, Any]:
+def inspect(
+    store: Path | str, *, out: Path | None = None, videos: bool = False, decoder: str = "pyav"
+) -> dict[str, Any]:
     """Describe a store and leave a contact sheet and an HTML page.
 
     Args:
         store: the store, a folder or a URL.
         out: folder for `contact_sheet.png` and `index.html`; None for one beside the store, or here for a URL.
+        videos: whether to show frames of the videos too, with the boxes of the clips; they are read for it.
+        decoder: what fetches these frames, `pyav` or `decord`; decord is left, and that is said, where it errs.
 
     Returns:
         `store`, `skeleton`, `crop_size`, `sources` (with verdict, reason, frames, clips and what made the masks),
         `clips`, `pairs`, `bytes`, `disk_use` (bytes by kind), `frames_share` (of the raw pixels), `files`.
 
     Raises:
-        StoreError: missing, damaged or newer.
+        StoreError: missing, damaged or newer. VideoError: the decoder is unknown or not installed.
     """
+    if decoder not in DECODERS:
+        raise VideoError(f"--decoder {decoder}: unknown; choose one of {', '.join(DECODERS)}")
+    if decoder == "decord":
+        import_decord()
     reader = StoreReader(store)
     name = f"{reader.path.stem}-inspect"
     folder = Path(out) if out is not None else Path(name) if url_of(reader.name) else reader.path.with_name(name)
@@ -78,8 +89,24 @@ def inspect(store: Path | str, *, out: Path | None = None) -> dict[str, Any]:
             stories.append(tell(reader, clip))
             bar.advance(1, clip.id)
     page = folder / "index.html"
-    write_text(page, render(found, stories, pairs, examples(reader, pairs) if pairs else []))
+    seen = _look_at_videos(reader, decoder) if videos else {}
+    write_text(page, render(found, stories, pairs, examples(reader, pairs) if pairs else [], seen))
     found["files"] = {"contact_sheet": sheet, "page": str(page)}
+    return found
+
+
+def _look_at_videos(reader: StoreReader, decoder: str) -> dict[str, np.ndarray]:
+    """Pictures of the videos of the clips that the page shows: path of the source -> (H, W, 3) uint8 RGB."""
+    numbers = {clip.id: number for number, clip in enumerate(reader.clips())}
+    shown = set(list(numbers)[:MOST_CLIPS])
+    sources = [source for source in reader.sources() if shown & set(source["clips"])]
+    found = {}
+    with progress("videos", len(sources), "videos") as bar:
+        for source in sources:
+            picture = boxes_in_video(reader, source, numbers, decoder)
+            if picture is not None:
+                found[source["path"]] = picture
+            bar.advance(1, source["path"])
     return found
 
 

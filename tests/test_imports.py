@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "training": FOUNDATION | {"geometry"},
     "methods": FOUNDATION | {"geometry", "models", "losses", "metrics", "training", "store", "masks"},
     "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
-    "inspection": FOUNDATION | {"store"},
+    "inspection": FOUNDATION | {"store", "video"},
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
     "evaluation": FOUNDATION | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime", "store", "formats"},

@@ -190,3 +190,37 @@ def test_verdicts_of_a_store_and_of_videos(store, tmp_path):
     with pytest.raises(VideoError, match="neither a store"):
         (tmp_path / "empty").mkdir()
         inspect_sources(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_frames_of_the_videos_with_the_boxes_of_their_clips(tmp_path, decoder, caplog):
+    if decoder == "decord":
+        pytest.importorskip("decord", reason="needs decord: pip install 'streampose[decord]'")
+    with VideoWriter(tmp_path / "park.mp4", 25, size=(160, 80)) as writer:
+        for number in range(40):
+            writer.write(np.full((80, 160, 3), 40 + 4 * number, np.uint8))
+    store = tmp_path / "store.zarr"
+    create_store(store, load_skeleton("human17"), crop_size=SIZE)
+    writer = ClipWriter(store, "park-0", source="park.mp4", fps=25)
+    for number in range(5, 36):
+        writer.append(
+            np.zeros((SIZE, SIZE, 3)), np.zeros((SIZE, SIZE)), np.array([40, 20, 80, 60]), number / 25, number
+        )
+    writer.finish()
+    for name, clips in (("park", ["park-0"]), ("gone", [])):
+        path = str(tmp_path / f"{name}.mp4")
+        publish_source(store, name, {"path": path, "verdict": "ok", "reason": "", "frames": 40, "clips": clips})
+    found = inspect(store, out=tmp_path / "look", videos=True, decoder=decoder)
+    assert not [record for record in caplog.records if "read with PyAV" in record.message]
+    pictures = Tables(Path(found["files"]["page"]).read_text(encoding="utf-8")).images
+    row = cv2.imdecode(np.frombuffer(base64.b64decode(pictures[0].split(",")[1]), np.uint8), 1)[..., ::-1]
+    assert row.shape == (160, 6 * 320 + 5 * 4, 3)
+    for n, number in enumerate((5, 11, 17, 23, 29, 35)):  # the very frames, out of order or not
+        assert abs(int(row[10, 324 * n + 10, 0]) - (40 + 4 * number)) < 4
+        blue = row[40, 324 * n + 120].astype(int)  # the upper side of the box
+        assert blue[2] - blue[0] > 60
+    (tmp_path / "park.mp4").unlink()
+    assert len(Tables(Path(inspect(store, videos=True)["files"]["page"]).read_text()).images) == 1
+    assert "no pictures of the video" in caplog.text
+    with pytest.raises(VideoError, match="--decoder opencv: unknown"):
+        inspect(store, decoder="opencv")

@@ -16,20 +16,28 @@ MOST_CLIPS = 60  # that are shown one by one; the numbers are of all
 OUTLINE = (255, 64, 64)
 
 
-def render(found: dict[str, Any], stories: list[Story], pairs: dict[str, np.ndarray], shown: list[Example]) -> str:
+def render(
+    found: dict[str, Any],
+    stories: list[Story],
+    pairs: dict[str, np.ndarray],
+    shown: list[Example],
+    videos: dict[str, np.ndarray] | None = None,
+) -> str:
     """The page as HTML.
 
     Args:
         found: what `inspect` returns.
         stories: of the clips that are shown, in the order of `found["clips"]`.
         pairs: as `StoreReader.pairs` gives them; shown: some of them.
+        videos: path of a source -> pictures of it, (H, W, 3) uint8 RGB.
     """
     from jinja2 import Environment
     from markupsafe import Markup
 
     numbers = {clip["id"]: number for number, clip in enumerate(found["clips"])}
     told = {story.clip.id: story for story in stories}
-    sources = [_source(source, numbers, told) for source in found["sources"]]
+    videos = videos or {}
+    sources = [_source(source, numbers, told, videos.get(source["source"])) for source in found["sources"]]
     verdicts = {name: sum(s["verdict"] == name for s in found["sources"]) for name in ("ok", "repaired", "quarantined")}
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return Environment(autoescape=True).from_string(template).render(
@@ -47,8 +55,11 @@ def render(found: dict[str, Any], stories: list[Story], pairs: dict[str, np.ndar
 
 def strip(frames: np.ndarray, masks: np.ndarray, quality: int = 85) -> str:
     """Crops (N, S, S, 3) side by side with the outlines of their masks, as the source of an <img>."""
-    row = np.concatenate([outline_mask(f, m) for f, m in zip(frames, masks, strict=True)], 1)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(row, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _embedded(np.concatenate([outline_mask(f, m) for f, m in zip(frames, masks, strict=True)], 1), quality)
+
+
+def _embedded(image: np.ndarray, quality: int = 85) -> str:
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
@@ -76,7 +87,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
-def _source(source: dict[str, Any], numbers: dict[str, int], told: dict[str, Story]) -> dict[str, Any]:
+def _source(
+    source: dict[str, Any], numbers: dict[str, int], told: dict[str, Story], video: np.ndarray | None
+) -> dict[str, Any]:
     """A row of the table of sources, and its plots where some of its clips are shown."""
     stories = [told[clip] for clip in source["clips"] if clip in told]
     probe = source.get("probe") or {}
@@ -86,6 +99,7 @@ def _source(source: dict[str, Any], numbers: dict[str, int], told: dict[str, Sto
     end = float(probe.get("duration_seconds") or max(ends, default=0.0)) or 1.0
     return {
         **source,
+        "video": None if video is None else _embedded(video),
         "clips_shown": [_clip(story, numbers[story.clip.id]) for story in stories],
         "timeline": timeline(
             [(s.clip.id, s.seconds, s.quality, numbers[s.clip.id]) for s in stories], lost, max([end, *ends])

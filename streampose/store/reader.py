@@ -212,6 +212,11 @@ class StoreReader:
         self._clip(clip_id)
         return self._small_arrays(clip_id)["boxes"]
 
+    def numbers(self, clip_id: str) -> np.ndarray:
+        """The number in its video of each frame of a clip: (T,) int64."""
+        self._clip(clip_id)
+        return self._small_arrays(clip_id)["frame_index"]
+
     def files(self) -> dict[str, int]:
         """Every file of the store, as a path inside it, and its bytes."""
         if self._copy is not None:

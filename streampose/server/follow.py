@@ -22,6 +22,9 @@ PATIENCE = 5  # frames with too little confidence before a subject is given up
 LOOK_EVERY = 10  # frames between looks at what moves, and between tries of the whole frame of a static camera
 LEARN_EVERY = 3  # frames between those looks while it is not known yet what moves
 TRIES = 2  # boxes that are tried beyond those needed; the surest stay
+PART = 0.7  # of movement that lies inside a subject's box, and whose middle is near one of its joints: a part of it
+AT_JOINT = 0.12  # of a box side: near a joint
+SAME = 0.1  # of a box side between the keypoints of two subjects, on average, that are one and the same
 NEAR = 0.2  # overlap from which movement counts as a subject's own
 STRAY_LOOKS = 4  # looks in a row with all movement elsewhere before a subject is given up
 SMALLEST = 0.04  # a subject's box side in units of the picture's longer side
@@ -40,6 +43,7 @@ class Subject:
         reference: its usual confidence.
         bad_frames, stray_looks: how long it has not been sure; how often all movement was elsewhere.
         age: frames it has been looked at.
+        xy: (K, 2) where its joints were last, while it is sure.
     """
 
     id: int
@@ -51,6 +55,7 @@ class Subject:
     bad_frames: int = 0
     stray_looks: int = 0
     age: int = 0
+    xy: np.ndarray | None = None
 
 
 class Follower:
@@ -127,7 +132,7 @@ class Follower:
 
         kept: list[int] = []
         for i in sorted(range(len(scores)), key=rank, reverse=True):
-            same = any(_iou(self.subjects[i].box, self.subjects[j].box) > 0.7 for j in kept)
+            same = any(self._same(i, j, keypoints.xy) for j in kept)
             if self._alive(self.subjects[i]) and not same and len(kept) < self._max_subjects:
                 kept.append(i)
         keep = np.zeros(len(scores), bool)
@@ -165,6 +170,7 @@ class Follower:
         enough = max(self._min_confidence, 0.5 * subject.reference)
         box = self._box_from_keypoints(xy, confidence) if score >= enough else None
         subject.sure = box is not None
+        subject.xy = xy if subject.sure else None
         if box is None:
             subject.bad_frames += 1
         else:
@@ -190,12 +196,18 @@ class Follower:
                 subject.order = int(np.argmax(overlaps))
                 subject.box = subject.box + BOX_STEP * (squares[subject.order] - subject.box)
         for order, square in enumerate(squares):
-            known = any(_iou(square, subject.box) > 0.3 for subject in self.subjects)
+            known = any(_iou(square, subject.box) > 0.3 or _is_part(square, subject) for subject in self.subjects)
             if not known and self._in_picture(square) and len(self.subjects) < self._max_subjects + TRIES:
                 self._add(square, moving=True, order=order)
         if self._whole_frame and not self.subjects and (self.motion is None or self._frame % self._look_every == 0):
             width, height = self._size
             self._add(square_box(np.array([0, 0, width, height], np.float32)), moving=False)
+
+    def _same(self, i: int, j: int, xy: np.ndarray) -> bool:
+        """Whether two subjects are one, by their boxes or by their keypoints (N, K, 2)."""
+        a, b = self.subjects[i].box, self.subjects[j].box
+        apart = float(np.linalg.norm(xy[i] - xy[j], axis=-1).mean())
+        return _iou(a, b) > 0.7 or apart < SAME * max(float(a[2] - a[0]), float(b[2] - b[0]))
 
     def _add(self, box: np.ndarray, moving: bool, order: int = 0) -> None:
         self.subjects.append(Subject(self._next_id, box, moving=moving, order=order))
@@ -211,3 +223,12 @@ class Follower:
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
     return float(box_iou(a[None], b[None])[0, 0])
+
+
+def _is_part(square: np.ndarray, subject: Subject) -> bool:
+    """Whether movement (4,) is only a part of a subject, as a torn mask gives it."""
+    both = np.clip(np.minimum(square[2:], subject.box[2:]) - np.maximum(square[:2], subject.box[:2]), 0, None).prod()
+    if subject.xy is None or both < PART * (square[2:] - square[:2]).prod():
+        return False
+    away = np.linalg.norm(subject.xy - (square[:2] + square[2:]) / 2, axis=-1).min()
+    return bool(away < AT_JOINT * (subject.box[2] - subject.box[0]))

@@ -30,6 +30,7 @@ class _Known:
     frames: int = 1
     seen_at: float = 0.0
     beside: set[int] = field(default_factory=set)  # those that it is passing
+    settled: bool = False  # it has been seen for itself, and was or was not known
 
 
 class Identities:
@@ -48,7 +49,6 @@ class Identities:
         mirrored = [(flip[bone.parent], flip[bone.child]) for bone in skeleton.bones]
         self._twin = np.array([place.get(pair, n) for n, pair in enumerate(mirrored)])
         self._known: dict[int, _Known] = {}
-        self._present: set[int] = set()
 
     def name(self, ids: list[int], keypoints: Keypoints, image: np.ndarray) -> list[int]:
         """The numbers of the subjects of one frame.
@@ -67,13 +67,15 @@ class Identities:
         free = overlap.max(1, initial=0.0) < TOGETHER
         names = list(ids)
         for n, id_ in enumerate(ids):
-            if id_ not in self._present:
-                names[n] = self._find(id_, looks[n], set(ids) | set(names), now) if free[n] else id_
+            unsettled = id_ not in self._known or not self._known[id_].settled
+            if unsettled and free[n]:
+                names[n] = self._find(id_, looks[n], set(ids) | set(names))
+                if names[n] != id_:
+                    self._known.pop(id_, None)
         self._note_passing(names, overlap)
         names = self._unmix(names, looks, overlap)
         for n, id_ in enumerate(names):
             self._learn(id_, looks[n], now, bool(free[n]))
-        self._present = set(names)
         away = [id_ for id_, known in self._known.items() if now - known.seen_at > REMEMBER_SECONDS]
         for id_ in away:
             del self._known[id_]
@@ -94,9 +96,13 @@ class Identities:
         mean = np.where(count > 0, (lab * weight).sum(0) / np.maximum(count, 1), np.nan)
         return _mean(mean, mean[self._twin])
 
-    def _find(self, id_: int, look: np.ndarray, taken: set[int], now: float) -> int:
+    def _find(self, id_: int, look: np.ndarray, taken: set[int]) -> int:
         """Who of those that are away looks like this one; its own number where nobody does."""
-        away = [(_distance(known.colours, look), old) for old, known in self._known.items() if old not in taken]
+        away = [
+            (_distance(known.colours, look), old)
+            for old, known in self._known.items()
+            if old not in taken and known.settled
+        ]
         away.sort()
         if not away or away[0][0] > ALIKE or (len(away) > 1 and away[1][0] - away[0][0] < MARGIN):
             return id_
@@ -128,11 +134,12 @@ class Identities:
     def _learn(self, id_: int, look: np.ndarray, now: float, free: bool) -> None:
         known = self._known.get(id_)
         if known is None:
-            self._known[id_] = _Known(look, seen_at=now)
+            self._known[id_] = _Known(look, seen_at=now, settled=free)
             return
         known.seen_at = now
         if not free:
             return
+        known.settled = True
         known.frames += 1
         share = max(LEARN, 1.0 / known.frames) if known.frames <= SETTLE_FRAMES else LEARN
         mixed = (1 - share) * known.colours + share * look

@@ -86,7 +86,7 @@ def annotate(
     predictor = load_predictor(model, runtime, precision, threads or max(1, available_cores() // 2))
     bundle = predictor.bundle
     named = f"{bundle.method or 'model'} {bundle.preset}".strip()
-    logger.info(f"{model}: {named} at {predictor.input_size} px, {predictor.runtime.name} {precision}")
+    logger.info(f"{model}: {named} at {predictor.input_size} px, {predictor.runtime.name} {predictor.precision}")
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for number, path in enumerate(videos, 1):

@@ -350,7 +350,8 @@ def build_session(
 
     bundle = predictor.bundle
     described = " ".join(part for part in (bundle.method, bundle.preset) if part)
-    names = Names(", ".join(map(str, sources)), described or Path(model).name, f"{predictor.runtime.name} {precision}")
+    runs_with = f"{predictor.runtime.name} {predictor.precision}"
+    names = Names(", ".join(map(str, sources)), described or Path(model).name, runs_with)
     space, collector = None, None
     if calibration is not None:
         from streampose.server.space import Space, read_cameras

@@ -153,7 +153,7 @@ def annotate_in_space(
     cameras: dict[str, Camera] = {view.name: view.camera for view, _ in views if view.camera is not None}
     files = {"parquet": folder / "points.parquet", "json": folder / "points.json"}
     tally = Tally([view.name for view, _ in views], skeleton)
-    seen = [_read_view(table, view.offset_seconds) for view, table in views]
+    seen = [read_view(table, view.offset_seconds) for view, table in views]
     with contextlib.ExitStack() as stack:
         table = stack.enter_context(open_points(files["parquet"], skeleton, session.name, cameras))
         text = stack.enter_context(open_points_json(files["json"], skeleton, session.name, cameras))
@@ -207,7 +207,7 @@ def _clock(session: Session) -> _Clock:
         return _Clock(float(video.probe.fps), session.views[0].offset_seconds)
 
 
-def _read_view(table: Path, offset_seconds: float) -> Iterator[Seen]:
+def read_view(table: Path, offset_seconds: float) -> Iterator[Seen]:
     """The frames of one view in which it saw somebody, in time of the session."""
     for part in iter_parquet(table):
         for rows in np.split(np.arange(len(part.frame_index)), np.flatnonzero(np.diff(part.frame_index)) + 1):

@@ -63,6 +63,21 @@ def say_calibration(result: dict[str, Any]) -> None:
     print(f"{result['out']}: written; look at {result['report']}")
 
 
+def say_refinement(result: dict[str, Any]) -> None:
+    for entry in result["cameras"]:
+        print(
+            f"{entry['camera']}: {entry['before_px']:.2f} -> {entry['after_px']:.2f} px, "
+            f"moved {entry['moved_mm']:.0f} mm, turned {entry['turned_degrees']:.2f} degrees, focal length {entry['focal_change']:+.2%}"
+        )
+    held_out = "" if result["held_out_px"] is None else f" ({result['held_out_px']:.2f} px on joints left out)"
+    print(
+        f"{result['session']}: {result['people']} people at {result['moments']} moments re-project to "
+        f"{result['before_px']:.2f} -> {result['after_px']:.2f} px{held_out}"
+        + ("" if result["improved"] else "; no better than the given cameras: keep those")
+    )
+    print(f"{result['out']}: written; look at {result['report']}")
+
+
 def say_values(result: dict[str, Any], indent: str = "") -> None:
     for key, value in result.items():
         if isinstance(value, dict):

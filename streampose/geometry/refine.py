@@ -112,8 +112,9 @@ def refine_cameras(
     refined = _adjust_in_rounds(given, points, weight, focal, bones, subject)
     before, after = _errors(given, points, weight), _errors(refined, points, weight)
     held_out = np.nan
-    if hold_out and K >= 6:
-        halves = [np.arange(K) % 2 == side for side in (0, 1)]
+    halves = [np.arange(K) % 2 == side for side in (0, 1)]
+    enough = [((weight * half > 0).sum(0) >= 2).sum() >= LEAST_POINTS for half in halves]
+    if hold_out and all(enough):
         left_out = []
         for half in halves:
             partly = _adjust_in_rounds(given, points, weight * half, focal, (), subject)

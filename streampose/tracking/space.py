@@ -83,7 +83,7 @@ def reconstruct(
 def _windows(
     moments: Iterator[Moment], cameras: Sequence[Camera], skeleton: Skeleton, left_right: bool
 ) -> Iterator[list[InSpace]]:
-    matcher = ViewMatcher(cameras, skeleton)
+    matcher = ViewMatcher(cameras, skeleton.flip_index)
     repairs: dict[int, LeftRight] = {}
     window: list[Moment] = []
 

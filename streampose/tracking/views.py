@@ -10,7 +10,7 @@ import numpy as np
 
 from streampose.geometry.match_views import group, pair_costs
 from streampose.geometry.triangulate import condition, triangulate_robust
-from streampose.structures import Camera, Skeleton
+from streampose.structures import Camera
 
 MOST_LOOKS = 8  # moments of a window at which tracks are compared
 FORGET_SECONDS = 3.0  # a person who is lost for longer gets a new number
@@ -81,10 +81,11 @@ class ViewMatcher:
 
     Args:
         cameras: V posed cameras.
+        flip_index: permutation of the K joints that swaps left and right, see `Skeleton.flip_index`.
     """
 
-    def __init__(self, cameras: Sequence[Camera], skeleton: Skeleton):
-        self._cameras, self._skeleton = list(cameras), skeleton
+    def __init__(self, cameras: Sequence[Camera], flip_index: Sequence[int]):
+        self._cameras, self._flip_index = list(cameras), list(flip_index)
         self._owners: dict[tuple[int, int], int] = {}  # (view, track) -> person
         self._last: dict[int, tuple[float, np.ndarray]] = {}  # person -> when and where it was seen last
         self._near = NEAR * condition(np.stack([camera.P for camera in cameras]))[2]
@@ -112,8 +113,12 @@ class ViewMatcher:
         """(M, M) mean cost of every two tracks over the moments that are looked at; NaN where they never meet."""
         several = np.flatnonzero(present.sum(1) > 1)
         sums, counts = np.zeros((len(nodes),) * 2), np.zeros((len(nodes),) * 2)
-        looks = several[np.unique(np.linspace(0, len(several) - 1, min(MOST_LOOKS, len(several))).round().astype(int))]
-        for t in looks:
+        looks = set(
+            several[np.linspace(0, len(several) - 1, min(MOST_LOOKS, len(several))).round().astype(int)].tolist()
+        )
+        for n in np.flatnonzero(present[several].any(0) & ~present[sorted(looks)].any(0)):  # a track between the looks
+            looks.add(int(several[np.flatnonzero(present[several, n])[0]]))
+        for t in sorted(looks):
             here = [(v, n, s) for v, s in enumerate(window[t].views) if s for n in range(len(s.tracks))]
             index = np.array([place[v, s.tracks[n]] for v, n, s in here])
             costs = pair_costs(
@@ -121,14 +126,14 @@ class ViewMatcher:
                 np.stack([s.xy[n] for _, n, s in here]),
                 np.stack([s.confidence[n] for _, n, s in here]),
                 np.array([v for v, _, _ in here]),
-                self._skeleton.flip_index,
+                self._flip_index,
             )
             sums[np.ix_(index, index)] += costs
             counts[np.ix_(index, index)] += 1
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def _person(self, window: Sequence[Moment], members: list[tuple[int, int]]) -> Person:
-        V, T, K = len(self._cameras), len(window), self._skeleton.num_joints
+        V, T, K = len(self._cameras), len(window), len(self._flip_index)
         xy, confidence = np.full((V, T, K, 2), np.nan), np.zeros((V, T, K))
         for t, moment in enumerate(window):
             for v, track in members:

@@ -1,0 +1,32 @@
+"""Options that several commands share, as typer reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Token = Annotated[
+    str | None, typer.Option(envvar="STREAMPOSE_TOKEN", help="What clients must show; random beyond loopback.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout; messages stay on stderr.")]
+LogLevel = Annotated[str, typer.Option(help="How much is said: debug, info, warning or error.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Store = Annotated[
+    Path,
+    typer.Option(
+        help="The store that ingest writes and the others read: a folder, or a URL as s3://bucket/store.zarr."
+    ),
+]
+Model = Annotated[Path | None, typer.Option(help="Model bundle [default: ./models/current, else the shipped model].")]
+Runtime = Annotated[
+    str, typer.Option(help="What executes the model: auto, onnx, openvino, tensorrt, torch or torch-compile.")
+]
+Precision = Annotated[
+    str, typer.Option(help="Arithmetic: f32, bf16 (openvino, torch), f16 (GPUs) or int8 (where it was exported).")
+]
+SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii16, mouse or a YAML file of your own.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is already there.")]

@@ -24,6 +24,7 @@ from streampose.options import (
     SkeletonName,
     Store,
     Token,
+    parse_size,
 )
 from streampose.run_verb import run_verb
 from streampose.say import (
@@ -397,7 +398,7 @@ def synth(
     log_level: LogLevel = "info",
 ) -> None:
     """Render synthetic people with exact truth."""
-    width_height = _parse_size(size)
+    width_height = parse_size(size)
 
     def verb() -> dict[str, Any]:
         from streampose.synth import synth as run
@@ -452,8 +453,8 @@ def calibrate(
             )
         return run(
             paths, out=out or Path("calibration.toml"), board=board, corners=corners, square_mm=square_mm,
-            marker_mm=marker_mm, dictionary=dictionary, lens=lens, together=together, synchronise=synchronise, floor=floor,
-            every_seconds=every_seconds, report=report,
+            marker_mm=marker_mm, dictionary=dictionary, lens=lens, together=together, synchronise=synchronise,
+            floor=floor, every_seconds=every_seconds, report=report,
         )  # fmt: skip
 
     run_verb(verb, say_refinement if refine else say_calibration, as_json, log_level)
@@ -493,14 +494,6 @@ def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
 def main() -> None:
     """Entry point of the `streampose` command."""
     app()
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    """`320x240` or `256` -> (width, height)."""
-    numbers = text.lower().split("x")
-    if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) for number in numbers):
-        raise typer.BadParameter(f"--size {text}: expected a number of pixels, or two as in 320x240")
-    return int(numbers[0]), int(numbers[-1])
 
 
 if __name__ == "__main__":

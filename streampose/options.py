@@ -30,3 +30,11 @@ SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is already there.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`320x240` or `256` -> (width, height)."""
+    numbers = text.lower().split("x")
+    if not 1 <= len(numbers) <= 2 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise typer.BadParameter(f"--size {text}: expected a number of pixels, or two as in 320x240")
+    return int(numbers[0]), int(numbers[-1])

@@ -65,10 +65,9 @@ def say_calibration(result: dict[str, Any]) -> None:
 
 def say_refinement(result: dict[str, Any]) -> None:
     for entry in result["cameras"]:
-        print(
-            f"{entry['camera']}: {entry['before_px']:.2f} -> {entry['after_px']:.2f} px, "
-            f"moved {entry['moved_mm']:.0f} mm, turned {entry['turned_degrees']:.2f} degrees, focal length {entry['focal_change']:+.2%}"
-        )
+        moved = f"moved {entry['moved_mm']:.0f} mm, turned {entry['turned_degrees']:.2f} degrees"
+        focal = f"focal length {entry['focal_change']:+.2%}"
+        print(f"{entry['camera']}: {entry['before_px']:.2f} -> {entry['after_px']:.2f} px, {moved}, {focal}")
     held_out = "" if result["held_out_px"] is None else f" ({result['held_out_px']:.2f} px on joints left out)"
     print(
         f"{result['session']}: {result['people']} people at {result['moments']} moments re-project to "

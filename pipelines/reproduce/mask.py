@@ -10,8 +10,8 @@ Data (made where it is missing): 14 SynthPose people, each filmed by a rig of fo
 filmed by one camera; measured on 5 people with unseen rigs (`sessions`) and on 8 with one camera (`unseen`).
 
 Cells. All begin with the single-view model `--init` (by `streampose selftrain --preset tiny` on the single videos),
-except those without structure, which cannot use one. `--base` steps then bring in the sessions, with Delta or without,
-taught by the pseudo-labels alone; and `--steps` steps are taught by masks, where psi and G are switched as the rows say
+except those without structure, which cannot use one. Where a row has Delta, `--base` steps then bring in the sessions,
+taught by triangulated pseudo-labels alone. Then `--steps` steps are taught by masks, psi and G as the rows say
 (bones of one width and the weights of App. A.3, with this package's ceilings of bone lengths, without which the printed
 losses run into other optima). Fine-tuning (Table 3) goes on from the full model, with sessions only or half and half.
 
@@ -81,18 +81,17 @@ class Cell:
 
 
 CELLS = {
-    "base": Cell("(sessions, each view alone)", 0, "init", "base", delta=False, masks=False),
-    "base-delta": Cell("(sessions, triangulated)", 0, "init", "base", masks=False),
+    "base": Cell("(sessions brought in)", 0, "init", "base", masks=False),
     "no-psi-g-delta": Cell(
-        "without psi, G, Delta", 4, "base", delta=False, psi=False, geodesic=False,
+        "without psi, G, Delta", 4, "init", delta=False, psi=False, geodesic=False,
         paper={"mpjpe_mm": 118.1, "ambiguity": 48.73},
     ),
     "no-psi-g": Cell(
-        "without psi, G", 4, "base-delta", psi=False, geodesic=False, paper={"mpjpe_mm": 127.4, "ambiguity": 23.34}
+        "without psi, G", 4, "base", psi=False, geodesic=False, paper={"mpjpe_mm": 127.4, "ambiguity": 23.34}
     ),
-    "no-g": Cell("without G", 4, "base-delta", geodesic=False, paper={"mpjpe_mm": 102.6, "ambiguity": 22.83}),
+    "no-g": Cell("without G", 4, "base", geodesic=False, paper={"mpjpe_mm": 102.6, "ambiguity": 22.83}),
     "full": Cell(
-        "full", 4, "base-delta", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
+        "full", 4, "base", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
     ),
     "no-structure-psi": Cell(
         "without structure prior, psi", 5, "nothing", "both", structure=False, psi=False, paper={"mse_percent": 20.22}
@@ -285,7 +284,8 @@ def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) ->
     frames, instants = (data.frames, data.instants) if cell.delta else (data.of_sessions, None)
     task = MaskTask(frames, skeleton, cell_config(cell, seed, arguments.base, arguments.steps), instants)
     if cell.start != "nothing":
-        networks = load_networks(arguments.init if cell.start == "init" else _run(arguments, cell.start, seed))
+        at = arguments.seeds[0] if arguments.shared_base and cell.start == "base" else seed
+        networks = load_networks(arguments.init if cell.start == "init" else _run(arguments, cell.start, at))
         for key in networks.keys() & {"detector", "physique"}:
             task.networks[key].load_state_dict(networks[key])
     run_dir = _run(arguments, name, seed)
@@ -384,6 +384,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--base", type=int, default=1000, help="steps that bring in the sessions")
     parser.add_argument("--steps", type=int, default=300, help="steps of each row's own")
+    parser.add_argument("--shared-base", action="store_true", help="bring in the sessions once, with the first seed")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     start_logging()
@@ -395,7 +396,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in (name for name in CELLS if name in arguments.cells):
             done = arguments.folder / "cells" / f"{name}-{seed}.json"
-            if done.is_file():
+            if done.is_file() or (arguments.shared_base and name == "base" and seed != arguments.seeds[0]):
                 continue
             logger.info("cell %s, seed %d", name, seed)
             write_text(done, json.dumps(run_cell(name, seed, data, arguments), indent=1) + "\n")

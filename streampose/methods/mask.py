@@ -46,6 +46,7 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -263,7 +264,7 @@ class MaskTask:
         }
 
     def _geodesic(self, weights: Tensor) -> Tensor:
-        """G of Eq. 9 with the configured gain, its square one on average so that the losses' weights keep their sense."""
+        """G of Eq. 9 with the configured gain; its square is one on average, so that weights keep their sense."""
         G = 1 + self.config.geodesic_gain * (weights - 1)
         return G / (G**2).mean((1, 2), keepdim=True).sqrt()
 
@@ -275,9 +276,10 @@ class MaskTask:
             return bone_maps.union(bone_maps.point_maps(x, config.sigma, size))
         bones = self.bones.to(x.device)
         drawn, radius = bones.drawn(stage.connections, stage.arms)
-        points = bones.points(x, height)
         if config.bone_width == "sigma":
+            points = bones.points(x, height, math.sqrt(config.sigma * math.log(2)))  # there the flanks are at one half
             return bone_maps.union(bone_maps.bone_maps(points, drawn, config.sigma, size))
+        points = bones.points(x, height)
         return bone_maps.union(bone_maps.solid_bone_maps(points, drawn, radius * height[:, None], size))
 
     def _equivariance(self, batch: dict[str, Tensor], X: Tensor) -> Tensor:

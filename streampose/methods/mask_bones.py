@@ -74,19 +74,21 @@ class BoneTables:
         pairs, extra_radius = self.extra[form]
         return torch.cat([bones, pairs]), torch.cat([radius, extra_radius])
 
-    def points(self, x: Tensor, height: Tensor) -> Tensor:
+    def points(self, x: Tensor, height: Tensor, half: float | None = None) -> Tensor:
         """The joints, and for each bone the end of its line so that its flesh ends where it `reach`es to.
 
         Args:
             x: (B, K, 2).
             height: (B,) the subject's size in the unit of x.
+            half: half the thickness at which bones are drawn, in the unit of x; None where it is each bone's own.
 
         Returns:
             (B, K + N, 2).
         """
         start, end = x[:, self.all[:, 0]], x[:, self.all[:, 1]]
         along = end - start
-        shift = ((self.reach - 1) * self.radius * height[:, None])[..., None]  # (B, N, 1)
+        own = self.radius * height[:, None]
+        shift = (self.reach * own - (own if half is None else half))[..., None]  # (B, N, 1)
         length = (along**2).sum(-1, keepdim=True).add(1e-6).sqrt()
         return torch.cat([x, end + along / length * shift.clamp(min=-length)], 1)
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,7 @@ RUNTIMES = {
     "torch": ("streampose.runtime.torch", "TorchRuntime", ("torch",)),
     "torch-compile": ("streampose.runtime.torch", "CompiledTorchRuntime", ("torch",)),
 }
+QUICK_SECONDS = 0.002
 FALL_BACK = {"tensorrt": "onnx", "torch-compile": "torch"}  # where the machine cannot do it; said aloud
 
 
@@ -72,7 +74,8 @@ def load_predictor(
         runtime: `onnx`, `openvino`, `tensorrt`, `torch`, `torch-compile`, or `auto` for the fastest one on a CPU.
         precision: `f32`, `bf16` (openvino, torch), `f16` (tensorrt, torch on a GPU) or `int8` (onnx, openvino,
             tensorrt; bundles that were exported for it).
-        threads: cores to use; None for all that this process may use.
+        threads: cores to use; None for one where a crop takes it less than `QUICK_SECONDS` (more threads would only
+            wait for each other), else for all that this process may use, if that is faster.
         fall_back: where `tensorrt` or `torch-compile` cannot be used here, say so and go on with `onnx` or `torch`;
             otherwise that is an error.
 
@@ -85,7 +88,6 @@ def load_predictor(
         raise ConfigError(f"--runtime {runtime}: unknown; choose auto, {', '.join(RUNTIMES)}")
     bundle = load_bundle(bundle_path)
     bundle.graph_path(precision)
-    threads = threads or available_cores()
     try:
         return _start(bundle, chosen, precision, threads)
     except (ConfigError, BundleError, RuntimeError) as error:
@@ -97,8 +99,31 @@ def load_predictor(
         return _start(bundle, FALL_BACK[chosen], other, threads)
 
 
-def _start(bundle: Bundle, runtime: str, precision: str, threads: int) -> Predictor:
-    """Start a runtime and run it once."""
+def _start(bundle: Bundle, runtime: str, precision: str, threads: int | None) -> Predictor:
+    """Start a runtime and run it once; without a number of threads, with as many as are fastest."""
+    cores = available_cores()
+    if threads is not None or cores == 1 or runtime not in ("onnx", "openvino"):
+        return _start_with(bundle, runtime, precision, threads or cores)
+    single = _start_with(bundle, runtime, precision, 1)
+    seconds = _seconds_a_crop(single)
+    if seconds < QUICK_SECONDS:
+        return single
+    many = _start_with(bundle, runtime, precision, cores)
+    return many if _seconds_a_crop(many) < seconds else single
+
+
+def _seconds_a_crop(predictor: Predictor) -> float:
+    """The quickest of a few runs with one crop."""
+    crop = np.zeros((1, predictor.input_size, predictor.input_size, 3), np.uint8)
+    best = np.inf
+    for _ in range(5):
+        began = time.perf_counter()
+        predictor.predict_crops(crop)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _start_with(bundle: Bundle, runtime: str, precision: str, threads: int) -> Predictor:
     module_name, class_name, libraries = RUNTIMES[runtime]
     if not installed(runtime):
         raise ConfigError(

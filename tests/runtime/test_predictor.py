@@ -210,3 +210,26 @@ def test_box_from_keypoints_ignores_unsure_joints_and_gives_up():
     assert box_from_keypoints(xy, np.full(17, 0.05), skeleton, 0.1) is None
     assert box_from_keypoints(np.full((17, 2), np.nan), np.ones(17), skeleton, 0.1) is None
     assert box_from_keypoints(np.full((17, 2), 7.0), np.ones(17), skeleton, 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [({1: 0.001}, [1]), ({1: 0.01, 4: 0.004}, [1, 4]), ({1: 0.01, 4: 0.02}, [1, 4, 1])]
+)
+def test_as_many_threads_as_help(bundle_path, monkeypatch, seconds, expected):
+    """One for a quick model; all for a slow one, unless that is slower still."""
+    module = sys.modules["streampose.runtime.predictor"]
+    start, started = module._start_with, []
+
+    def record(bundle, runtime, precision, threads):
+        predictor = start(bundle, runtime, precision, 1)
+        started.append(predictor)
+        predictor.threads = threads
+        return predictor
+
+    monkeypatch.setattr(module, "available_cores", lambda: 4)
+    monkeypatch.setattr(module, "_start_with", record)
+    monkeypatch.setattr(module, "_seconds_a_crop", lambda predictor: seconds[predictor.threads])
+    chosen = load_predictor(bundle_path, "onnx")
+    assert [predictor.threads for predictor in started] == expected[:2]
+    assert chosen.threads == expected[-1]
+    assert load_predictor(bundle_path, "onnx", threads=3).threads == 3

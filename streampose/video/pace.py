@@ -75,14 +75,16 @@ class Backlog:
     def __init__(self) -> None:
         self._least = [float("inf"), float("inf")]  # of the present stretch of time, and of the one before
         self._until: float | None = None
-        self._delay: float | None = None
+        self._last: tuple[float, float] | None = None
 
-    def behind(self, pts_seconds: float, now: float) -> float:
-        """Seconds that the picture with this timestamp of the stream is late, at `now` (`time.monotonic()`)."""
-        delay = now - pts_seconds
-        if self._delay is not None and abs(delay - self._delay) > JUMP_SECONDS:  # its clock was set
-            self._least, self._until = [float("inf"), float("inf")], None
-        self._delay = delay
+    def behind(self, dts_seconds: float, now: float) -> float:
+        """Seconds that a packet is late, by its decoding timestamp and `now` (`time.monotonic()`)."""
+        delay = now - dts_seconds
+        if self._last is not None:
+            before, late = self._last
+            if dts_seconds < before or abs(delay - late) > JUMP_SECONDS:  # its clock was set
+                self._least, self._until = [float("inf"), float("inf")], None
+        self._last = (dts_seconds, delay)
         if self._until is None or now >= self._until:
             self._least = [delay, self._least[0]]
             self._until = now + MEMORY_SECONDS

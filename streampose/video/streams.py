@@ -27,6 +27,7 @@ HURRY_SECONDS = (
     0.25,
     1.0,
 )  # behind a live stream from which pictures are left out, and from which only keys are decoded
+LEAST_OFTEN = 0.5  # seconds between pictures, however far behind
 URL_OPTIONS = {"flags": "low_delay"}
 SCHEME_OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp"},
@@ -193,11 +194,11 @@ def _decode(source: LiveSource, container: av.container.InputContainer, clock: C
     pacer, backlog = Pacer(source.closed), Backlog()
     told = container.format.name not in UNTIMED_FORMATS
     converter: Converter | None = None
-    behind, shape = 0.0, (0, 0)
+    behind, shown_at, shape = 0.0, 0.0, (0, 0)
     for packet in _packets(source, container, stream):
         came = time.monotonic()
-        if told and not paced and packet.pts is not None and packet.time_base is not None:
-            behind = backlog.behind(float(packet.pts * packet.time_base), came)
+        if told and not paced and packet.dts is not None and packet.time_base is not None:
+            behind = backlog.behind(float(packet.dts * packet.time_base), came)
             if behind > HURRY_SECONDS[1]:
                 context.skip_frame = "NONKEY"
             elif behind < HURRY_SECONDS[0] and packet.is_keyframe:  # others would be decoded from what was left out
@@ -211,9 +212,10 @@ def _decode(source: LiveSource, container: av.container.InputContainer, clock: C
         for picture in pictures:
             if picture.is_corrupt:
                 continue
-            if behind > HURRY_SECONDS[0]:
+            if behind > HURRY_SECONDS[0] and came - shown_at < LEAST_OFTEN:
                 source.skip()
                 continue
+            shown_at = came
             if converter is None or shape != (picture.width, picture.height):
                 orientation, shape = read_orientation(picture), (picture.width, picture.height)
                 converter = Converter(shape[::-1] if orientation.transposed else shape, orientation)

@@ -81,3 +81,5 @@ def test_a_clock_that_was_set_is_no_backlog():
     backlog.behind(1000.0, 100.0)
     assert backlog.behind(0.0, 100.1) == 0.0
     assert backlog.behind(0.1, 100.2) == pytest.approx(0.0)
+    backlog.behind(2.0, 102.1)
+    assert backlog.behind(0.0, 102.2) == 0.0  # by less than two seconds, but back

@@ -168,3 +168,35 @@ def test_resumed_equals_uninterrupted(tmp_path):
     logger.setLevel("WARNING")
     whole, pieces = weights(tmp_path / "whole", False), weights(tmp_path / "pieces", True)
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+
+
+def test_a_session_of_a_store_becomes_instants(tmp_path):
+    from streampose.ingest import ingest
+    from streampose.methods.mask import make_task
+    from streampose.store.reader import StoreReader
+    from streampose.synth import synth
+    from streampose.synthetic.truth import read_truth
+
+    logger.setLevel("WARNING")
+    synth(out=tmp_path / "videos", videos=1, seconds=3, size=(160, 160), fps=12, cameras=3, seed=4)
+    ingest([], sessions=[tmp_path / "videos"], store=tmp_path / "s.zarr", rate=6)
+    reader = StoreReader(tmp_path / "s.zarr")
+    config = load_mask_config("tiny", None, ["silhouette.enabled=false", "batch_size=8"])
+    task = make_task(reader, load_skeleton("human17"), config, "cpu")
+    instants, frames = task.instants, task.frames
+    assert len(instants) >= 6 and instants.largest == 3
+    batch = task.batch(3)
+    assert batch["seen"].shape[1] == 3
+    for row in instants.frames[:: len(instants) // 3]:
+        for frame in row[row >= 0]:
+            clip = reader.clips()[frames.clip[frame]]
+            name = clip.source.rsplit("/", 1)[-1].replace(".mp4", ".truth.npz")
+            truth = read_truth(tmp_path / "videos" / name)
+            at = int(np.abs(truth.pts_seconds - frames.seconds[frame]).argmin())
+            box, R = frames.boxes[frame], instants.R[frame]
+            local = (truth.joints_3d[at, 0] @ truth.R[at].T + truth.t[at])[:, :2]
+            depth = (truth.joints_3d[at, 0] @ truth.R[at].T + truth.t[at])[:, 2:]
+            crop = (truth.joints_2d[at, 0] + 0.5 - box[:2]) * 2 / (box[2] - box[0]) - 1
+            linear, offset = instants.rays[frame, :, :2], instants.rays[frame, :, 2]
+            np.testing.assert_allclose(crop @ linear.T + offset, local / depth, atol=1e-5)
+            np.testing.assert_allclose(R, truth.R[at], atol=1e-6)

@@ -203,3 +203,81 @@ def test_timings_give_percentiles_of_a_window_and_a_rate():
     assert timings.percentiles().p50 == 50.0 and timings.percentiles().p95 == 95.0
     assert timings.percentiles(since=9.0).p50 == 95.0
     assert timings.rate(10.0) == pytest.approx(10.0)
+
+
+def test_several_cameras_are_served_beside_each_other(make_session, fakes, monkeypatch):
+    monkeypatch.setattr(cameras_module, "RETRY_SECONDS", (60.0,))
+    first, second = fakes.Source(), fakes.Source()
+    session = make_session.of([[first], [second]], fakes.Predictor())
+    slot = session.subscribe()
+    session.start()
+    first.push(fakes.dot(1, 1))
+    assert (slot.take(timeout=5).camera, session.stats().cameras[1].state) == (0, "starting")
+    second.push(fakes.dot(2, 2))
+    result = slot.take(timeout=5)
+    assert (result.camera, result.number) == (1, 2)
+    first.end("unplugged")
+    end = time.monotonic() + 5
+    while session.stats().cameras[0].state != "reconnecting":
+        assert time.monotonic() < end
+    second.push(fakes.dot(3, 3))
+    assert slot.take(timeout=5).keypoints.xy[0, 0, 0] == 3  # one that is lost disturbs no other
+    assert session.ready and session.stats().error == "unplugged"
+
+
+def test_the_session_goes_on_until_the_last_camera_has_ended(make_session, fakes):
+    first, second = fakes.Source(), fakes.Source()
+    session = make_session.of([[first], [second]], fakes.Predictor())
+    slot = session.subscribe()
+    session.start()
+    first.end()
+    second.push(fakes.dot(3, 3))
+    assert slot.take(timeout=5).camera == 1 and not session.done.is_set()
+    second.end()
+    assert session.done.wait(5)
+
+
+def test_a_camera_that_cannot_be_opened_closes_the_others(make_session, source, fakes):
+    session = make_session.of([[source], [VideoError("no camera 7")]], fakes.Predictor())
+    with pytest.raises(VideoError, match="no camera 7"):
+        session.start()
+    assert source.closed
+
+
+def test_overload_leaves_frames_out_and_never_queues_them(make_session, source, fakes):
+    """Inference takes twice as long as there is: every result shows the newest picture of when it was begun."""
+    predictor = fakes.Predictor()
+    predict = predictor.predict_views
+
+    def slowly(images, boxes):
+        time.sleep(0.04)
+        return predict(images, boxes)
+
+    predictor.predict_views = slowly
+    session = make_session(source, predictor=predictor)
+    results = []
+    slot = session.subscribe(lambda: results.append(slot.take()))
+    session.start()
+    pushed_at = []
+    for n in range(60):
+        source.push(fakes.dot(n, 0))
+        pushed_at.append(time.monotonic())
+        time.sleep(0.02)
+    session.stop()
+    stats = session.stats()
+    results = [result for result in results if result is not None]
+    assert stats.dropped >= 20 and stats.published + stats.dropped in (59, 60)
+    assert max(result.stages_ms["wait"] for result in results) < 45 + 25  # never older than one inference
+    ages = [result.latency_ms for result in results]
+    assert np.mean(ages[-10:]) < np.mean(ages[:10]) + 20  # and it does not grow
+
+
+def test_stage_times_add_up_to_the_latency(make_session, source, fakes):
+    session = make_session(source, smooth=True)
+    slot = session.subscribe()
+    session.start()
+    source.push(fakes.dot(3, 3))
+    result = slot.take(timeout=5)
+    assert set(result.stages_ms) == {"decode", "wait", "find", "infer", "smooth"}
+    assert sum(result.stages_ms.values()) == pytest.approx(result.latency_ms, abs=0.05)
+    assert result.visibility.shape == result.keypoints.confidence.shape

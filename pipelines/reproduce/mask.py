@@ -13,7 +13,8 @@ Cells. All begin with the single-view model `--init` (by `streampose selftrain -
 except those without structure, which cannot use one. Where a row has Delta, `--base` steps then bring in the sessions,
 taught by triangulated pseudo-labels alone. Then `--steps` steps are taught by masks, psi and G as the rows say
 (bones of one width and the weights of App. A.3, with this package's ceilings of bone lengths, without which the printed
-losses run into other optima). Fine-tuning (Table 3) goes on from the full model, with sessions only or half and half.
+losses run into other optima). Fine-tuning (Table 3) goes on from the full model by masks and pseudo-labels together, as
+this package's presets do, with sessions only or half and half.
 
 Where rows differ from the paper's: without Delta z comes from --init's painted figures, so the MPJPE of the first row
 is comparable with the others by its order only; Delta includes our settling of left and right by anatomy.
@@ -39,6 +40,7 @@ from streampose.geometry.project import camera_from_world
 from streampose.ingest import ingest
 from streampose.methods.mask import MaskConfig, MaskTask, load_mask_config
 from streampose.methods.mask_data import Frames, read_frames, resize_images
+from streampose.methods.mask_labels import Labels
 from streampose.methods.mask_views import Instants, find_instants
 from streampose.metrics.flips import ambiguity_ratio
 from streampose.metrics.keypoints_2d import mse_percent, pck, segment_size
@@ -65,6 +67,7 @@ class Cell:
     Attributes:
         table: 3, 4 or 5 of the paper; 0 for what other cells start from.
         steps: `base`, `steps` or `both` of the command line.
+        stage: of the preset `ablation`: `views` (pseudo-labels), `masks` (the ablated losses), `tune` (both).
     """
 
     title: str
@@ -75,13 +78,13 @@ class Cell:
     structure: bool = True
     psi: bool = True
     geodesic: bool = True
-    masks: bool = True
+    stage: str = "masks"
     share: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
 
 
 CELLS = {
-    "base": Cell("(sessions brought in)", 0, "init", "base", masks=False),
+    "base": Cell("(sessions brought in)", 0, "init", "base", stage="views"),
     "no-psi-g-delta": Cell(
         "without psi, G, Delta", 4, "init", delta=False, psi=False, geodesic=False,
         paper={"mpjpe_mm": 118.1, "ambiguity": 48.73},
@@ -100,9 +103,9 @@ CELLS = {
         "without structure prior", 5, "nothing", "both", structure=False,
         paper={"mse_percent": 20.06, "mse_percent/spp": 9.32},
     ),
-    "multi-view": Cell("multi-view fine-tuning", 3, "full", paper={"3dhp_pck": 61.2, "mpii_pckh": 27.3}),
+    "multi-view": Cell("multi-view fine-tuning", 3, "full", stage="tune", paper={"3dhp_pck": 61.2, "mpii_pckh": 27.3}),
     "mixed-view": Cell(
-        "mixed-view fine-tuning", 3, "full", share=0.5, paper={"3dhp_pck": 63.4, "mpii_pckh": 28.1}
+        "mixed-view fine-tuning", 3, "full", stage="tune", share=0.5, paper={"3dhp_pck": 63.4, "mpii_pckh": 28.1}
     ),
 }  # fmt: skip
 COLUMNS = {  # metric: its heading
@@ -243,9 +246,9 @@ def cell_config(cell: Cell, seed: int, base: int, steps: int) -> MaskConfig:
     length = {"base": base, "steps": steps, "both": base + steps}[cell.steps]
     changes = [
         f"seed={seed}", f"structure={cell.structure}", f"multiview.triangulate={cell.delta}",
-        f"multiview.share={cell.share}", f"silhouette.enabled={not cell.masks}",
-        f"stages.views.steps={0 if cell.masks else length}", f"stages.masks.steps={length if cell.masks else 0}",
+        f"multiview.share={cell.share}", f"silhouette.enabled={cell.stage != 'masks'}",
         f"stages.masks.geodesic={cell.geodesic}",
+        *(f"stages.{stage}.steps={length if stage == cell.stage else 0}" for stage in ("views", "masks", "tune")),
     ]  # fmt: skip
     if not cell.psi:
         changes.append("stages.masks.terms.physique=0")
@@ -288,6 +291,8 @@ def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) ->
         networks = load_networks(arguments.init if cell.start == "init" else _run(arguments, cell.start, at))
         for key in networks.keys() & {"detector", "physique"}:
             task.networks[key].load_state_dict(networks[key])
+    if cell.stage != "masks":
+        task.readings = read_labels(task, arguments.folder / "labels.npz")
     run_dir = _run(arguments, name, seed)
     train(task, run_dir=run_dir, device="cpu", precision="f32", seed=seed, save_every=200, resume=True, ema=0.99)
     detector = task.networks["detector"]
@@ -295,6 +300,15 @@ def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) ->
     metrics = measure(detector, data.test, skeleton)
     metrics |= {f"unseen/{key}": value for key, value in measure(detector, data.unseen, skeleton).items()}
     return {"cell": name, "seed": seed, "steps": task.total_steps, "metrics": metrics}
+
+
+def read_labels(task: MaskTask, file: Path) -> Labels:
+    """What the shipped reader says about the masks of all training frames: the same for every cell, so it is kept."""
+    if not file.is_file():
+        labels = task.read_masks(torch.device("cpu"))
+        np.savez(file, keypoints=labels.keypoints, confidence=labels.confidence)
+    with np.load(file) as stored:
+        return Labels(stored["keypoints"], stored["confidence"])
 
 
 def _run(arguments: argparse.Namespace, name: str, seed: int) -> Path:

@@ -112,7 +112,7 @@ class MaskTask:
         if rho.enabled and not self.reads_already:
             logger.info("skeleton %s: no silhouette reader comes with it, so the run first teaches one", skeleton.name)
         self.bones = BoneTables(skeleton)
-        self._read: Labels | None = None
+        self.readings: Labels | None = None  # what rho reads from the masks, once it was asked
         self.schedule = Schedule(config, self.reads_already)
         self.total_steps = self.schedule.total_steps
 
@@ -405,9 +405,9 @@ class MaskTask:
         if int(memory.made) >= due:
             return
         device, flip = memory.keypoints.device, self.skeleton.flip_index
-        if self._read is None:
-            self._read = self.read_masks(device)
-        labels = self._read
+        if self.readings is None:
+            self.readings = self.read_masks(device)
+        labels = self.readings
         if due > 1:
             own = predict_labels(self.detector, self.frames.crops, flip, device)
             labels = self._merge(labels, own)

@@ -17,6 +17,7 @@ _TEMPLATE = """<!doctype html>
 :root { color-scheme: light dark; --line: #8884; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
+section { overflow-x: auto; }
 figure { margin: 1rem 0; } img, video { max-width: 100%; border-radius: 4px; }
 figcaption { opacity: .75; font-size: .9rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }

@@ -29,7 +29,7 @@ from streampose.config import load_skeleton
 from streampose.evaluation.compared import measure
 from streampose.evaluation.free import gather, measure_label_free
 from streampose.evaluation.predicted import Predicted, predict_clips, resize_crops
-from streampose.evaluation.truth import compare_truth, match_truth
+from streampose.evaluation.truth import Matched, compare_truth, match_truth
 from streampose.models.detector import build_detector
 from streampose.promotion import eager, limit
 from streampose.store.reader import StoreReader
@@ -189,12 +189,17 @@ def collect(folders: list[Path], store: Path, truth: Path, preset: str, size: in
     detector = build_detector(preset, skeleton.num_joints, size)
     fresh = {name: value.clone() for name, value in detector.state_dict().items()}
     rows: list[dict] = []
+    matched: list[Matched] = []  # who is who does not depend on the model
 
     def add(name: str, kind: str, weights: Weights) -> None:
         detector.load_state_dict(weights)
         predict = eager(detector, skeleton, size, torch.device("cpu"))
         found = list(predict_clips(predict, size, skeleton, reader, ranges, show_progress=False))
-        errors = measure(compare_truth(match_truth(found, truth, padding), skeleton))
+        if not matched:
+            matched.extend(match_truth(found, truth, padding))
+        by_track = {item.track: item for item in found}
+        again = [match._replace(item=by_track[match.item.track]) for match in matched]
+        errors = measure(compare_truth(again, skeleton))
         row = {"name": name, "kind": kind} | {f"true {n}": float(np.nanmean(errors[n])) for n in TRUTH}
         rows.append(row | candidates(found, skeleton, predict, crops, silhouettes))
         print(f"{name[-60:]:60s} {row['true pck@0.2/flips']:.3f} {rows[-1]['score']:.3f}", flush=True)

@@ -29,8 +29,10 @@ def say_run(result: dict[str, Any]) -> None:
 
 
 def say_metrics(result: dict[str, Any]) -> None:
+    intervals = result.get("intervals", {})
     for name, value in result.get("metrics", {}).items():
-        print(f"{name:28s} {value:.4g}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
+        between = "  [{:.4g}, {:.4g}]".format(*intervals[name]) if name in intervals else ""
+        print(f"{name:28s} {value:.4g}{between}" if isinstance(value, (int, float)) else f"{name:28s} {value}")
 
 
 def say_verdicts(result: dict[str, Any]) -> None:

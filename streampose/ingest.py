@@ -254,7 +254,7 @@ def _work(tasks: list[_Task], options: Options, workers: int) -> Iterator[_Task]
         with progress("ingest", frames or None) as bar:
             for task in tasks:
                 bar.advance(0, task.job.path.name)
-                ingest_span(task.job.path, task.job.source_id, task.span, options, bar.advance)
+                ingest_span(task.job.path, task.job.source_id, task.span, options, 1, bar.advance)
                 yield task
         return
     context = multiprocessing.get_context("spawn")
@@ -263,7 +263,8 @@ def _work(tasks: list[_Task], options: Options, workers: int) -> Iterator[_Task]
         progress("ingest", len(tasks), "parts") as bar,
     ):
         waiting = {
-            pool.submit(ingest_span, task.job.path, task.job.source_id, task.span, options): task for task in tasks
+            pool.submit(ingest_span, task.job.path, task.job.source_id, task.span, options, workers): task
+            for task in tasks
         }
         try:
             for done in as_completed(waiting):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,6 @@ from streampose.video.frame import Frame
 from streampose.video.samples import sample_pictures
 from streampose.video.shots import ShotDetector, thumbnail_size
 
-DECODER_THREADS = max(1, min(4, (os.cpu_count() or 2) - 1))  # masks and crops need the other processors
 SAMPLES = 75  # pictures of a short video from which its empty scenes are learnt
 BOXES_WIDTH = 160  # in pictures so wide subjects are found whose masks are not kept
 SCENE_WIDTH = 640  # the empty scene is kept at this size, finer than the model
@@ -65,14 +64,17 @@ class _Look(NamedTuple):
 class ClipMaker:
     """Cuts the clips of one span of a video.
 
+    Args:
+        processors: how many there are for it.
+
     Attributes:
         frames, looks, shots: how many there were.
         masking: how the masks are made.
         made: the finished clips.
     """
 
-    def __init__(self, path: Path, source_id: str, span: Span, options: Options):
-        self._path, self._span, self._options = path, span, options
+    def __init__(self, path: Path, source_id: str, span: Span, options: Options, processors: int = 2):
+        self._path, self._span, self._options, self._processors = path, span, options, processors
         self._prefix = f"{source_id}-{span.number:03d}"
         self.masking = Masking(options)
         self.frames = self.looks = self.shots = 0
@@ -95,7 +97,12 @@ class ClipMaker:
         )
         if self._options.masks == "moving":
             pictures = iter(())
-        with ahead(find_scenes(pictures), 1) as scenes, ahead(self._with_later(video), 4) as looks:
+        reading = self._with_later(video)
+        alone = self._processors < 2  # then a second thread would only take this one's place, again and again
+        with (
+            ahead(find_scenes(pictures), 1) as scenes,
+            nullcontext(reading) if alone else ahead(reading, 4) as looks,
+        ):
             stage = _Stage(scenes)
             for (frame, passed), cut, later in looks:
                 self.frames += passed

@@ -13,11 +13,13 @@ import cv2
 
 from streampose.console import logger
 from streampose.errors import ConfigError, StoreError, VideoError
-from streampose.ingestion.clips import DECODER_THREADS, ClipMaker
+from streampose.ingestion.clips import ClipMaker
 from streampose.ingestion.memory import give_back_memory, keep_memory_flat
 from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span, SpanRecord, read_record, write_record
 from streampose.video.decode import Verdict, open_video
+
+MOST_DECODER_THREADS = 4  # masks and crops need the other processors
 
 
 def begin_worker() -> None:
@@ -34,21 +36,28 @@ def begin_worker() -> None:
 
 
 def ingest_span(
-    path: Path, source_id: str, span: Span, options: Options, advance: Callable[[float], None] | None = None
+    path: Path,
+    source_id: str,
+    span: Span,
+    options: Options,
+    workers: int = 1,
+    advance: Callable[[float], None] | None = None,
 ) -> None:
     """One span of a video, to its record; a failure of one never stops the others.
 
     Args:
+        workers: processes that share the processors.
         advance: takes how many frames are done since the last call.
     """
     if read_record(options.store, source_id, span, options.comparable()) is not None:
         return
-    maker = ClipMaker(path, source_id, span, options)
+    processors = max(1, (os.cpu_count() or 2) // workers)
+    maker = ClipMaker(path, source_id, span, options, processors)
     failure, verdict = "", Verdict("quarantined", "")
     cv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pictures are small: waking others takes longer than the work
     try:
-        with open_video(path, threads=DECODER_THREADS) as video:
+        with open_video(path, threads=max(1, min(MOST_DECODER_THREADS, processors - 1))) as video:
             maker.run(video, advance)
             verdict = video.verdict
     except VideoError as error:

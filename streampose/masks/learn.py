@@ -36,7 +36,7 @@ def learn_background(samples: Sequence[np.ndarray]) -> Background:
     w, h = model_size(*full)
     small = np.stack([cv2.resize(sample, (w, h), interpolation=cv2.INTER_AREA) for sample in samples]).astype(np.int16)
     scene = _empty_scene(small)
-    deviation = np.stack([np.sqrt(np.square((one - scene).astype(np.float32)).sum(-1)) for one in small])
+    deviation = np.stack([_length((one - scene).astype(np.float32)) for one in small])
 
     shows = deviation < 1.5 * ALIKE
     total = np.zeros((full[1], full[0], 3), np.float32)
@@ -69,7 +69,7 @@ def _empty_scene(pictures: np.ndarray) -> np.ndarray:
     for start in range(0, h * w, PIXELS_AT_ONCE):
         some = np.s_[start : start + PIXELS_AT_ONCE]
         scene[some] = np.median(pixels[:, some], 0)
-        share[some] = (np.abs(pixels[:, some] - scene[some]).max(-1) < ALIKE).mean(0)
+        share[some] = (_worst(pixels[:, some] - scene[some]) < ALIKE).mean(0)
     unsure = np.flatnonzero(share < SURE_SHARE)
     if N < 4 or not len(unsure):
         return scene.reshape(h, w, 3)
@@ -95,7 +95,7 @@ def _empty_scene(pictures: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(cv2.resize(hidden, (w, h), interpolation=cv2.INTER_NEAREST).ravel()[unsure])
     candidates, how_often = np.stack(colours)[:, rows], np.stack(shares)[:, rows]  # (3, R, 3), (3, R)
     target = filled[unsure[rows]]
-    distance = np.abs(candidates - target).max(-1)
+    distance = _worst(candidates - target)
     cost = distance + 10 * np.log(how_often[0] / np.maximum(how_often, 1e-3))
     cost[how_often < max(2 / N, 0.06)] = np.inf
     best = cost.argmin(0)[None]
@@ -110,16 +110,27 @@ def _commonest(pixels: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.
     N, P, _ = pixels.shape
     most, which = np.full(P, -1, np.int16), np.zeros(P, np.int64)
     for n in range(N):
-        alike = np.abs(pixels - pixels[n]).max(-1) < 0.7 * ALIKE
+        alike = _worst(pixels - pixels[n]) < 0.7 * ALIKE
         count = (alike & allowed).sum(0).astype(np.int16)
         count[~allowed[n]] = -1
         which[count > most] = n
         most = np.maximum(most, count)
     colour = pixels[which, np.arange(P)]
-    members = (np.abs(pixels - colour).max(-1) < ALIKE) & allowed
+    members = (_worst(pixels - colour) < ALIKE) & allowed
     number = members.sum(0)
     mean = (pixels * members[..., None]).sum(0) / np.maximum(number, 1)[:, None]
     return np.where(number[:, None] > 0, mean, colour).astype(np.int16), members
+
+
+def _length(difference: np.ndarray) -> np.ndarray:
+    """(h, w, 3) float32 -> (h, w) float32."""
+    return np.asarray(cv2.sqrt(cv2.transform(cv2.multiply(difference, difference), np.ones((1, 3), np.float32))))
+
+
+def _worst(difference: np.ndarray) -> np.ndarray:
+    """Of the channel that differs most: (..., 3) -> (...); ten times as fast as numpy's max over a last axis of 3."""
+    size = np.abs(difference)
+    return np.maximum(np.maximum(size[..., 0], size[..., 1]), size[..., 2])
 
 
 def _integrate(known: np.ndarray, hidden: np.ndarray, gx: np.ndarray, gy: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from streampose.video.folder import is_animated_webp
 from streampose.video.frame import Converter, read_orientation
 
 FREE_FRAMES = 300  # the start is looked at closely, so that short videos are sampled well
-DENSE_SECONDS = 0.15  # samples that are further apart than that are enough without it
-SHARE = 0.06  # of all later frames that are decoded for the sake of samples
+ENOUGH_KEYS = 12  # key frames in the stretch that are samples enough without that
+SHARE = 0.04  # of all later frames that are decoded for the sake of samples
 
 
 def sample_pictures(
@@ -50,7 +50,8 @@ def sample_pictures(
             container.seek(int(start_seconds / stream.time_base), stream=stream)
         converter: Converter | None = None
         last = -np.inf
-        for picture in _some_pictures(container, stream, every_seconds):
+        free = 0 if _lists_enough_keys(stream, start_seconds, end_seconds) else FREE_FRAMES
+        for picture in _some_pictures(container, stream, every_seconds, free):
             if picture.pts is None or picture.time_base is None or picture.is_corrupt:
                 continue
             seconds = float(picture.pts * picture.time_base)
@@ -78,10 +79,23 @@ def _spread_pictures(
                 yield last, frame.small(size)
 
 
+def _lists_enough_keys(stream: av.VideoStream, start_seconds: float, end_seconds: float) -> bool:
+    """Whether the container lists `ENOUGH_KEYS` key frames in a stretch."""
+    if stream.time_base is None:
+        return False
+    time = int(start_seconds / stream.time_base)
+    for _ in range(ENOUGH_KEYS):
+        place = stream.index_entries.search_timestamp(time, backward=False)
+        if place < 0 or stream.index_entries[place].timestamp * stream.time_base >= end_seconds:
+            return False
+        time = stream.index_entries[place].timestamp + 1
+    return True
+
+
 def _some_pictures(
-    container: av.container.InputContainer, stream: av.VideoStream, every_seconds: float
+    container: av.container.InputContainer, stream: av.VideoStream, every_seconds: float, free: float
 ) -> Iterator[av.VideoFrame]:
-    credit, reaching = FREE_FRAMES * min(1.0, DENSE_SECONDS / every_seconds), False
+    credit, reaching = free + 1, False
     worth = every_seconds * float(stream.average_rate or 25)  # frames to the next sample: fewer lead nowhere
     try:
         for packet in container.demux(stream):

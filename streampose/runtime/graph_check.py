@@ -135,8 +135,36 @@ def _check_interface(model: Any, input_size: int, num_joints: int) -> None:
         )
 
 
+def work_of(model: Any, only: tuple[str, ...] = ()) -> tuple[float, int]:
+    """About how many multiplications a graph takes for one crop, and how many numbers its operators make.
+
+    Args:
+        only: count the multiplications of these operators alone.
+    """
+    nodes, shapes = _shapes(model)
+    work = sum(_work(node, shapes) for node in nodes if not only or node.op_type in only)
+    return work, sum(math.prod(shapes[name]) for node in nodes for name in filter(None, node.output))
+
+
 def _check_sizes(model: Any) -> None:
-    """Follow the shapes through the graph for one crop: each must be known, and none too large."""
+    """Each tensor's size must be known for one crop, and neither any of them nor all together may be too large."""
+    nodes, shapes = _shapes(model)
+    together, work = 0, 0.0
+    for node in nodes:
+        for name in filter(None, node.output):
+            shape = shapes.get(name)
+            if shape is None:
+                raise _Refused(f"makes a tensor whose size is not known before it runs ({node.op_type} {name[:60]!r})")
+            if len(shape) > MAX_RANK or any(d < 0 for d in shape) or math.prod(shape) > MAX_ELEMENTS:
+                raise _Refused(f"makes a tensor of shape {list(shape)[:MAX_RANK]} ({node.op_type} {name[:60]!r})")
+            together += math.prod(shape)
+        work += _work(node, shapes)
+    if together > MAX_ELEMENTS_TOGETHER or work > MAX_WORK:
+        raise _Refused(f"needs {together:.1e} numbers and {work:.1e} operations for one crop")
+
+
+def _shapes(model: Any) -> tuple[list[Any], dict[str, tuple[int, ...]]]:
+    """The operators, and the shape of each tensor for one crop; those that do not follow from the graph are missing."""
     import onnx
 
     single = onnx.ModelProto()
@@ -155,18 +183,7 @@ def _check_sizes(model: Any) -> None:
         known = kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim)
         if known:
             shapes[value.name] = tuple(d.dim_value for d in kind.shape.dim)
-    together, work = 0, 0.0
-    for node in inferred.graph.node:
-        for name in filter(None, node.output):
-            shape = shapes.get(name)
-            if shape is None:
-                raise _Refused(f"makes a tensor whose size is not known before it runs ({node.op_type} {name[:60]!r})")
-            if len(shape) > MAX_RANK or any(d < 0 for d in shape) or math.prod(shape) > MAX_ELEMENTS:
-                raise _Refused(f"makes a tensor of shape {list(shape)[:MAX_RANK]} ({node.op_type} {name[:60]!r})")
-            together += math.prod(shape)
-        work += _work(node, shapes)
-    if together > MAX_ELEMENTS_TOGETHER or work > MAX_WORK:
-        raise _Refused(f"needs {together:.1e} numbers and {work:.1e} operations for one crop")
+    return list(inferred.graph.node), shapes
 
 
 def _work(node: Any, shapes: dict[str, tuple[int, ...]]) -> float:

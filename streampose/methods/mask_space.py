@@ -8,7 +8,8 @@ in space bends and faces as the skeleton file says (knees forward, nose in front
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from streampose.structures import Skeleton
 FARTHEST = 1.6  # a re-projected joint beyond this in [-1, 1] is none
 NORMAL = 0.15  # distance between a view's joint and the re-projected one, in [-1, 1], at which it counts half
 LEAST_CONFIDENCE = 0.02
+F = TypeVar("F", bound=Callable[..., Any])
 STEP = 1e-4  # of the difference quotients of a lens
 
 
@@ -51,16 +53,20 @@ class Anatomy:
         self.ahead = torch.from_numpy(ahead).float()
         self.tells = bool((np.abs(ahead).sum() > 0) and (steady.sum() >= 2) and flip != list(range(len(flip))))
 
-    def faces(self, world: Tensor) -> Tensor:
-        """How far bones point to where they may, in the frame of the body: (..., K, 3) -> (...), higher is likelier."""
+    def turn(self, world: Tensor) -> Tensor:
+        """The frame of the body: rotations from the skeleton file's rest pose, (..., K, 3) -> (..., 3, 3)."""
         flat = world.reshape(-1, *world.shape[-2:])
         vectors = flat[:, self.child.to(flat.device)] - flat[:, self.parent.to(flat.device)]
         covariance = torch.einsum("tni,nj->tij", vectors, self.rest.to(flat)).cpu()
         U, _, Vh = torch.linalg.svd(covariance)
         proper = torch.ones(len(U), 3)
         proper[:, 2] = torch.sign(torch.linalg.det(U @ Vh))
-        turn = ((U * proper[:, None]) @ Vh).to(flat)
-        return torch.einsum("tij,nj,tni->t", turn, self.ahead.to(flat), vectors).reshape(world.shape[:-2])
+        return ((U * proper[:, None]) @ Vh).to(flat).reshape(*world.shape[:-2], 3, 3)
+
+    def faces(self, world: Tensor) -> Tensor:
+        """How far bones point to where they may, in the frame of the body: (..., K, 3) -> (...), higher is likelier."""
+        vectors = world[..., self.child.to(world.device), :] - world[..., self.parent.to(world.device), :]
+        return torch.einsum("...ij,nj,...ni->...", self.turn(world), self.ahead.to(world), vectors)
 
 
 class Space(NamedTuple):
@@ -77,6 +83,18 @@ class Space(NamedTuple):
     world: Tensor
 
 
+def full_precision(function: F) -> F:
+    """The function without autocast, which would solve small systems of equations in bf16."""
+
+    @wraps(function)
+    def exact(xy: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(xy.device.type, enabled=False):
+            return function(xy, *args, **kwargs)
+
+    return cast(F, exact)
+
+
+@full_precision
 def triangulate_views(
     xy: Tensor,
     confidence: Tensor,
@@ -130,7 +148,7 @@ def choose_namings(rays: Tensor, weight: Tensor, cameras: Cameras, anatomy: Anat
     named = torch.where(swaps[:, None, :, None, None], rays[:, :, flip], rays)  # (S, G, V, K, 2)
     weighed = torch.where(swaps[:, None, :, None], weight[:, :, flip], weight)
     world = _meeting_points(named, weighed, cameras)  # (S, G, K, 3)
-    seen_from = _camera_coordinates(world, cameras)
+    seen_from = camera_coordinates(world, cameras)
     front = seen_from[..., 2:] > 1e-3
     ideal = seen_from[..., :2] / torch.where(front, seen_from[..., 2:], 1.0)
     scale = cameras.rays[..., 0, 0][..., None]  # (G, V, 1) normalised units in one of the crop
@@ -175,7 +193,7 @@ def look(world: Tensor, cameras: Cameras, root: int) -> Tensor:
 
     NaN where a joint is not in front of the camera.
     """
-    local = _camera_coordinates(world, cameras)  # (G, V, K, 3)
+    local = camera_coordinates(world, cameras)  # (G, V, K, 3)
     z = local[..., 2:]
     front = z > 1e-3
     seen = local[..., :2] / torch.where(front, z, 1.0)
@@ -193,7 +211,7 @@ def _matrices(cameras: Cameras) -> Tensor:
     return torch.cat([cameras.R, cameras.t[..., None]], -1)
 
 
-def _camera_coordinates(world: Tensor, cameras: Cameras) -> Tensor:
+def camera_coordinates(world: Tensor, cameras: Cameras) -> Tensor:
     """(..., G, K, 3) -> (..., G, V, K, 3)."""
     return (cameras.R[:, :, None] * world[..., None, :, None, :]).sum(-1) + cameras.t[:, :, None]
 

@@ -135,3 +135,12 @@ def test_points_behind_a_camera_are_nan():
     world = torch.tensor([[[0.0, 0.0, 0.0], [50.0, 20.0, 0.0]]])
     seen = look(world, cameras, 0)
     assert seen[0, :, 0].isfinite().all() and seen[0, :, 1].isnan().any()
+
+
+def test_autocast_rounds_nothing(bodies):
+    cameras, real, boxes = rig(len(bodies))
+    xy = in_crops(bodies, real, boxes)
+    seen = torch.ones(6, 4, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        space = triangulate_views(xy, torch.ones(6, 4, 17), seen, cameras, SKELETON.root, Anatomy(SKELETON))
+    torch.testing.assert_close(space.world, bodies, atol=1e-4, rtol=0)

@@ -17,6 +17,7 @@ from streampose.evaluation.pages import Cases, Fetch, write_pages
 from streampose.evaluation.predicted import Predicted, predict_clips, read_predictions
 from streampose.evaluation.summary import by_joint, by_name, summarise
 from streampose.evaluation.truth import Matched, compare_truth, known_frames, match_truth
+from streampose.evaluation.views import measure_views
 from streampose.formats.datasets import read_dataset
 from streampose.metrics.flips import row_means
 from streampose.runtime.bundle import default_bundle
@@ -86,7 +87,8 @@ def evaluate(
                 "%s: its crops have a margin of %g, the model was trained with %g", reader.name, margin, padding
             )
             padding = margin  # where the boxes are compared with the truth's
-        found = list(predict_clips(predictor.predict_crops, predictor.input_size, skeleton, reader))
+        predicted = list(predict_clips(predictor.predict_crops, predictor.input_size, skeleton, reader))
+        found = measure_views(predicted, reader)
         if not found:
             raise StoreError(f"{reader.name}: no clips in it; ingest videos that show a subject first")
     if spp is not None and truth is None:

@@ -17,6 +17,7 @@ from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
 from streampose.evaluation.free import Evidence, compare_scores, gather, measure_label_free
 from streampose.evaluation.predicted import Predict, predict_clips
+from streampose.evaluation.views import measure_views
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
 from streampose.store.reader import ClipInfo, StoreReader
@@ -79,7 +80,8 @@ def measure(
     ranges: Sequence[tuple[ClipInfo, int, int]],
 ) -> Measured:
     """Measure a model on parts of clips; a score of zero where no frame has a mask."""
-    found = list(predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False))
+    predicted = predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False)
+    found = measure_views(list(predicted), reader)
     return Measured({"free/score": 0.0, **measure_label_free(found, skeleton)[0]}, gather(found, skeleton))
 
 

@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
     "inspection": FOUNDATION | {"store", "video"},
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
-    "evaluation": FOUNDATION | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime"},
+    "evaluation": FOUNDATION
+    | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime", "methods"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime", "store", "formats"},
 }
 EXCEPTIONS = {

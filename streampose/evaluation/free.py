@@ -8,8 +8,11 @@
 - exp(-3 d), where d is `free/mirror_distance`: how far the keypoints are, in sizes of the subject, from those of the
   mirrored picture with left and right exchanged. Points without a meaning move when the picture is mirrored.
 
+Where calibrated cameras see a subject together (`evaluation/views.py`), a fourth factor is exp(-3 d) of
+`free/view_distance`: how far the keypoints are from where those of all views together say they should be.
+
 How it was chosen: see `tests/benchmarks/label_free_ranks.py`. No measure of single views sees that left and right are
-exchanged in all pictures, so it ranks models by their error with flips.
+exchanged, so without sessions it ranks models by their error with flips.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from streampose.evaluation.summary import by_joint
 from streampose.metrics import label_free
 from streampose.structures import Skeleton
 
-MIRROR_DECAY = 3.0  # the score falls to 1/e where mirror images disagree by a third of the subject's size
+DECAY = 3.0  # the score falls to 1/e where mirror images (or views) disagree by a third of the subject's size
 FEWEST_FRAMES, MOST_FRAMES, BLOCKS = 3, 24, 12  # of a clip that are drawn together, neighbours being alike
 DRAWS = 500
 
@@ -37,6 +40,7 @@ class Evidence:
         iou: (N,) overlap with the mask, NaN where there is none.
         lengths: (N, B) projected bone lengths in sizes.
         mirror: (N,) mean distance to the mirror image's keypoints in sizes; NaN where it was not asked.
+        views: (N,) mean distance to what all views say together in sizes; NaN where one camera was there.
         block: (N,) number of the stretch of frames that each belongs to.
     """
 
@@ -44,21 +48,22 @@ class Evidence:
     iou: np.ndarray
     lengths: np.ndarray
     mirror: np.ndarray
+    views: np.ndarray
     block: np.ndarray
 
     def score(self, index: np.ndarray | slice = slice(None)) -> float:
         """`free/score` of all frames or some of them; 0 where no frame has a mask."""
-        iou, mirror = self.iou[index], self.mirror[index]
+        iou = self.iou[index]
         if not np.isfinite(iou).any():
             return 0.0
         fit = label_free.bone_fit(self.lengths[index], self.skeleton)
-        agreement = np.exp(-MIRROR_DECAY * np.nanmean(mirror)) if np.isfinite(mirror).any() else 1.0
+        agreement = _agreement(self.mirror[index]) * _agreement(self.views[index])
         return float(np.nanmean(iou) * _geometric_mean(fit) * agreement)
 
 
 def gather(found: Sequence[Predicted], skeleton: Skeleton) -> Evidence:
     """What predictions on clips with masks tell about a model."""
-    iou, lengths, mirror, block, count = [], [], [], [], 0
+    iou, lengths, mirror, views, block, count = [], [], [], [], [], 0
     together = int(np.clip(sum(len(item.xy) for item in found) // BLOCKS, FEWEST_FRAMES, MOST_FRAMES))
     for item in found:
         if item.size is None or item.iou is None or item.mirror is None:
@@ -66,11 +71,13 @@ def gather(found: Sequence[Predicted], skeleton: Skeleton) -> Evidence:
         iou.append(item.iou)
         lengths.append(label_free.bone_lengths(item.xy, item.size, skeleton))
         mirror.append(item.mirror.mean(1))
+        views.append(np.full(len(item.iou), np.nan) if item.views is None else item.views)
         block.append(count + np.arange(len(item.iou)) // together)
         count += -(-len(item.iou) // together)
     if not iou:
-        return Evidence(skeleton, np.zeros(0), np.zeros((0, len(skeleton.bones))), np.zeros(0), np.zeros(0, int))
-    return Evidence(skeleton, *(np.concatenate(parts) for parts in (iou, lengths, mirror, block)))
+        none = np.zeros(0)
+        return Evidence(skeleton, none, np.zeros((0, len(skeleton.bones))), none, none, np.zeros(0, int))
+    return Evidence(skeleton, *(np.concatenate(parts) for parts in (iou, lengths, mirror, views, block)))
 
 
 def compare_scores(new: Evidence, old: Evidence, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float, float]:
@@ -110,6 +117,7 @@ def measure_label_free(
         "free/mask_iou": evidence.iou,
         "free/bone_fit": label_free.bone_fit(evidence.lengths, skeleton),
         "free/mirror_distance": evidence.mirror,
+        "free/view_distance": evidence.views,
         "free/inside_mask": np.concatenate(inside) if inside else np.zeros((0, skeleton.num_joints)),
         "free/jitter": np.concatenate(shake) if shake else np.zeros((0, skeleton.num_joints)),
         "free/left_right_swaps": np.concatenate(swaps) if swaps else np.zeros(0),
@@ -121,6 +129,12 @@ def measure_label_free(
     joints = list(skeleton.joints)
     names = [name for name in ("free/inside_mask", "free/jitter") if name in metrics]
     return metrics, {name: by_joint(arrays[name], joints) for name in names}
+
+
+def _agreement(distances: np.ndarray) -> float:
+    """1 where nothing disagrees, or where nothing was compared."""
+    known = distances[np.isfinite(distances)]
+    return float(np.exp(-DECAY * known.mean())) if len(known) else 1.0
 
 
 def _geometric_mean(fit: np.ndarray) -> float:

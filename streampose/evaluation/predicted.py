@@ -40,6 +40,7 @@ class Predicted:
         iou: (T,) of the rendered skeleton and the mask.
         inside: (T, K) whether each joint is inside the mask.
         mirror: (T, K) distance to what is found in the mirrored crop, in sizes; NaN in frames that were not mirrored.
+        views: (T,) mean distance to what the views of a session say together, in sizes; see `measure_views`.
     """
 
     track: str
@@ -55,6 +56,7 @@ class Predicted:
     iou: np.ndarray | None = None
     inside: np.ndarray | None = None
     mirror: np.ndarray | None = None
+    views: np.ndarray | None = None
 
 
 def predict_clips(

@@ -73,7 +73,9 @@ def test_differences_have_intervals():
 
     def evidence(level: float) -> Evidence:
         found = gather([track(frames=240)], HUMAN)
-        return Evidence(HUMAN, level + 0.1 * rng.normal(size=240), found.lengths, found.mirror, found.block)
+        return Evidence(
+            HUMAN, level + 0.1 * rng.normal(size=240), found.lengths, found.mirror, found.views, found.block
+        )
 
     difference, low, high = compare_scores(evidence(0.8), evidence(0.7))
     assert 0.05 < low < difference < high < 0.15

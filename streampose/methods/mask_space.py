@@ -224,8 +224,7 @@ def _multiply(linear: Tensor, xy: Tensor) -> Tensor:
 def _through(xy: Tensor, lens: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """Apply a lens that is written in numpy: exact values, and slopes by difference quotients."""
     at = xy.detach().double().cpu().numpy()
-    value = lens(at)
     steps = [np.array([STEP, 0.0]), np.array([0.0, STEP])]
     slopes = np.stack([(lens(at + step) - lens(at - step)) / (2 * STEP) for step in steps], -1)  # (..., out, in)
-    value, slopes = (torch.from_numpy(np.nan_to_num(array)).to(xy) for array in (value, slopes))
-    return value + (slopes * (xy - xy.detach())[..., None, :]).sum(-1)
+    value, slope = (torch.from_numpy(np.nan_to_num(array)).to(xy) for array in (lens(at), slopes))
+    return value + (slope * (xy - xy.detach())[..., None, :]).sum(-1)

@@ -92,13 +92,14 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with broadcast.running():
+        async with broadcast.running():
             yield
 
     app = FastAPI(
         title="streampose", version=streampose.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
         lifespan=lifespan, responses=REFUSALS,
     )  # fmt: skip
+    app.state.stage = stage
     app.add_middleware(Guard, host=host, token=token, limits=limits, secure=secure)
     app.add_middleware(_Counting, answers=answers)
     app.mount("/static", StaticFiles(directory=WEB), name="static")

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Literal, NamedTuple
 
 import anyio
@@ -23,6 +23,7 @@ from streampose.server.stage import Stage
 
 UNDER_WAY = 2  # frames sent and not yet acknowledged by a client that acknowledges
 SEND_SECONDS = 10.0  # a client that takes nothing for so long is cut off
+TICK_SECONDS = 0.25  # between looks after the clients
 STATS_SECONDS = 0.5  # for so long the numbers are good for all clients
 MESSAGES_A_SECOND = 500  # of a client; one that sends more is cut off
 LATENCY_BUCKETS = (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 250.0, 500.0, 1000.0)  # ms
@@ -115,15 +116,17 @@ class Broadcast:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._close: Callable[[], None] = lambda: None
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[Broadcast]:
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Broadcast]:
         """Within this, in the event loop, results flow."""
         self._loop = asyncio.get_running_loop()
         self.stage.listeners.append(self._exchanged)
         self._subscribe()
+        ticks = asyncio.create_task(self._tick())
         try:
             yield self
         finally:
+            ticks.cancel()
             self.stage.listeners.remove(self._exchanged)
             self._close()
             self._loop = None
@@ -164,6 +167,13 @@ class Broadcast:
 
         take()
 
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            for client in list(self.clients):
+                client.look_after(now)
+
     def _wake(self) -> None:
         for client in self.clients:
             client.wake.set()
@@ -176,6 +186,8 @@ class Client:
         self._socket, self._broadcast, self._options = socket, broadcast, options
         self.wake = asyncio.Event()
         self._session: Session | None = None
+        self.sending_since: float | None = None
+        self._scope = anyio.CancelScope()
         self._under_way: dict[int, float] = {}
         self._sent: dict[int, int] = {}  # camera -> how many of its frames were there when one was sent last
         self._skipped = 0
@@ -192,17 +204,24 @@ class Client:
                     await self._receive()
                     group.cancel_scope.cancel()
 
+                self._scope = group.cancel_scope
                 group.start_soon(until_left)
                 try:
                     await self._send()
-                except TimeoutError:
-                    self._broadcast.counts.cut_off += 1
                 except (WebSocketDisconnect, RuntimeError) as error:
                     if isinstance(error, RuntimeError) and "close" not in str(error):
                         raise
                 group.cancel_scope.cancel()
         finally:
             self._broadcast.clients.discard(self)
+
+    def look_after(self, now: float) -> None:
+        """Called now and then: wake up for the numbers, and cut off a client that takes nothing any more."""
+        if self.sending_since is None:
+            self.wake.set()
+        elif now - self.sending_since > SEND_SECONDS:
+            self._broadcast.counts.cut_off += 1
+            self._scope.cancel()
 
     async def _receive(self) -> None:
         window, messages = time.monotonic(), 0
@@ -245,10 +264,10 @@ class Client:
             if ended and self._session is self._broadcast.session:
                 await self._socket.close(1001, "the session ended")
                 return
-            until = min(stats_at, next_at) if gap and next_at > now else stats_at
-            if not self._waiting() or next_at > now:
-                with anyio.move_on_after(max(0.0, until - time.monotonic())):
-                    await self.wake.wait()
+            if gap and next_at > now:
+                await asyncio.sleep(min(next_at - now, TICK_SECONDS))
+            elif not self._waiting():
+                await self.wake.wait()
 
     def _waiting(self) -> bool:
         """Whether a frame could be sent at once."""
@@ -299,11 +318,12 @@ class Client:
 
     async def _put(self, message: str | bytes) -> None:
         self._broadcast.counts.bytes_sent += len(message)
-        with anyio.fail_after(SEND_SECONDS):
-            if isinstance(message, str):
-                await self._socket.send_text(message)
-            else:
-                await self._socket.send_bytes(message)
+        self.sending_since = time.monotonic()
+        if isinstance(message, str):
+            await self._socket.send_text(message)
+        else:
+            await self._socket.send_bytes(message)
+        self.sending_since = None
 
     def _stats(self) -> StatsMessage:
         shown: LatencyMessage | None = None

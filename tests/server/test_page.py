@@ -19,6 +19,7 @@ import cv2
 import pytest
 from websockets.sync.client import connect
 
+from streampose.server.app import WEB
 from streampose.video.encode import VideoWriter
 from streampose.video.walker import draw_walker
 
@@ -273,4 +274,21 @@ def test_the_plots_draw_the_switchers_switch_and_the_button_records(walker_bundl
             )
             page.wait_for(f"document.documentElement.clientWidth === {width}")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.problems == []
+
+
+def test_the_examples_of_the_documentation_run(walker_bundle, port, tmp_path):
+    blocks = (WEB.parent / "README.md").read_text(encoding="utf-8").split("```js\n")[1:]
+    examples = [block.partition("```")[0] for block in blocks]
+    assert len(examples) == 2 and examples[0].count("\n") == 10
+    with (
+        contextlib.closing(Browser(tmp_path / "profile", NO_WEBGL)) as browser,
+        contextlib.closing(Server(walker_bundle, port, tmp_path)) as server,
+        server.run(),
+        browser.open(f"http://127.0.0.1:{port}/v1/skeleton") as page,
+    ):
+        page.evaluate("window.said = []; console.log = (text) => window.said.push(text); true")
+        for example in examples:
+            page.evaluate(f"window.said.length = 0; (() => {{ {example.replace('8765', str(port))} }})(); true")
+            page.wait_for("window.said.some((line) => /^frame [0-9]+: .* of subject 0 at [0-9.]+, [0-9.]+/.test(line))")
         assert page.problems == []

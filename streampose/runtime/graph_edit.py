@@ -100,7 +100,7 @@ def to_half(model: Any) -> Any:
     casts: set[str] = set()
     nodes = []
     for n, node in enumerate(graph.node):
-        exactly = n in exact or outputs.intersection(node.output) or node.name == "crops_to_float"
+        exactly = n in exact or bool(outputs.intersection(node.output)) or node.name == "crops_to_float"
         for place, name in enumerate(node.input):
             stays = exactly or (node.op_type == "Resize" and place in (1, 2))  # scales are float32 by definition
             if name not in floats or stays == (name not in halves):

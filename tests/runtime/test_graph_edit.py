@@ -45,6 +45,16 @@ def test_half_precision(honest):
     assert 0 < apart["median"] < 0.05 and apart["max"] < 0.5
 
 
+def test_half_precision_without_a_softmax(walker_bundle):
+    """The outputs stay float32 whatever makes them."""
+    model = onnx.load(walker_bundle / "model.onnx")
+    half = to_half(cast_first(model))
+    last = next(node for node in half.graph.node if "keypoints" in node.output)
+    weights = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    assert [weights[name] for name in last.input if name in weights] == [TensorProto.FLOAT]
+    run(half, crops=parity_crops(64))
+
+
 def test_int8_without_uint8(int8_bundle_path):
     model = onnx.load(int8_bundle_path / "model.int8.onnx")
     kinds = {tensor.data_type for tensor in model.graph.initializer}

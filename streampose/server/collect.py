@@ -23,28 +23,35 @@ from streampose.errors import StoreError
 from streampose.geometry.crop import crop_resize, shrink, square_box
 from streampose.masks.background import BackgroundModel, model_size
 from streampose.masks.quality import Quality
+from streampose.server.motion import same_scene
 from streampose.server.results import Result
 from streampose.store.pairs import sample_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store, locked, open_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
 from streampose.structures import Skeleton
-from streampose.tracking.boxes import MARGIN, box_iou
+from streampose.tracking.boxes import MARGIN, blob_mask, box_iou, find_blobs, join_fragments, touches_border
 from streampose.tracking.polish import Polished
+from streampose.tracking.worth import LEAST_MOTION, MOTION_SECONDS, SIGNATURE
 
 CROP_SIZE = 128  # of a new store
 LOOK_SECONDS = 0.1  # between the frames that are looked at
 BEFORE, AFTER = 10, 14  # frames of a moment before and after it was found hard
 LEAST_FRAMES = 8
 LEARN_FRAMES = 30  # before the background is trusted
-LEAST_MASK, MOST_MASK = 0.02, 0.85  # of the crop
+ANCHOR_LOOKS = 200  # after which the scene is compared with a newer picture of it
+LEAST_MASK = 0.04  # of the crop
+WHOLE = 0.7  # share of what moves around a subject that must be one piece
+LEAST_SIDE = 0.45  # of the followed box: what is smaller is a part of the subject
+STEADY = 1.5  # times: sizes of one subject within a moment
+LEAST_KEPT = 0.6  # share of a moment's looks that must be usable
 MOST_CLIPS = 200  # of one session
 PAUSE_SECONDS = 3.0  # between two moments of one camera
 UNSURE = 0.6  # times the usual confidence
 HELD = 0.25  # share of the joints that jump
 ASTRAY = 0.1  # overlap with what moves below which a subject is where nothing moves
 LONG_SECONDS = 0.5  # for so long a subject must be hard
-ALIKE = 0.93  # correlation of two moments' thumbnails from which they are one
+ALIKE = 0.93  # correlation of the middle of a moment with any frame that is kept, from which it is left out
 THUMBNAIL = 16
 
 
@@ -206,37 +213,39 @@ class Collector:
             watch.hard.clear()
 
     def _cut(self, result: Result, n: int, mask: np.ndarray | None) -> _Look | None:
-        """The crop of one subject as `ingest` cuts it: around its part of the mask; None where there is no mask."""
+        """The crop of one subject as `ingest` cuts it: around its part of the mask; None where that is not clear."""
         if mask is None:
             return None
         height, width = result.image.shape[:2]
         scale = width / mask.shape[1]
-        box = result.boxes[n]
-        x0, y0, x1, y1 = (round(float(v) / scale) for v in box)
-        window = mask[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-        rows, columns = np.flatnonzero(window.any(1)), np.flatnonzero(window.any(0))
-        if not len(rows):
+        x0, y0, x1, y1 = (round(float(v) / scale) for v in result.boxes[n])
+        window = np.zeros_like(mask)
+        inside = np.s_[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+        window[inside] = mask[inside]
+        labels, blobs = find_blobs(window)
+        blobs = join_fragments(blobs)
+        if not blobs or blobs[0].area < WHOLE * np.count_nonzero(window):
             return None
-        corner = np.array([max(x0, 0), max(y0, 0)] * 2, np.float32)
-        tight = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32) + corner
+        tight = blobs[0].box
+        if touches_border(tight, (mask.shape[1], mask.shape[0])) or (tight[2:] - tight[:2]).max() < LEAST_SIDE * (
+            x1 - x0
+        ):
+            return None
         square = square_box(tight * scale, MARGIN)
-        coarse = crop_resize(mask, square / scale, self._size)
-        own = np.where(coarse > 127, 255, 0).astype(np.uint8)
-        share = float(np.count_nonzero(own)) / own.size
-        if not LEAST_MASK < share < MOST_MASK:
-            return None
+        own = np.where(blob_mask(labels, blobs[0]), 255, 0).astype(np.uint8)
+        own = np.where(crop_resize(own, square / scale, self._size) > 127, 255, 0).astype(np.uint8)
         crop = crop_resize(result.image, square, self._size)
         quality = Quality((width, height)).rate(crop, own, square)
         return _Look(crop, own, square, result.captured_at, result.number, quality)
 
     def _keep(self, camera: int, watch: _Watch) -> None:
         """Write a moment as a clip, unless it is too short or like another."""
-        looks, watch.left = list(watch.looks), 0
+        looks, watch.left = _usable(list(watch.looks)), 0
         watch.looks.clear()
         if len(looks) < LEAST_FRAMES:
             return
-        thumbnail = _thumbnail(looks[len(looks) // 2].crop)
-        if any(float((thumbnail * other).mean()) > ALIKE for other in self._thumbnails):
+        middle = _thumbnail(looks[len(looks) // 2].crop)
+        if any(float((middle * other).mean()) > ALIKE for other in self._thumbnails):
             return
         with locked(self._store):
             clip = f"{self._id}-{self.kept:04d}"
@@ -248,7 +257,7 @@ class Collector:
             self._reasons[watch.reason] += 1
             publish_source(self._store, self._id, self._describe())
         self.kept += 1
-        self._thumbnails.append(thumbnail)
+        self._thumbnails += [_thumbnail(look.crop) for look in looks]
         self._kept_at[camera] = looks[-1].pts_seconds
         if self.kept == self._most_clips:
             logger.info("%s: the budget of %d hard moments is spent", self._store, self._most_clips)
@@ -264,20 +273,42 @@ class Collector:
         }  # fmt: skip
 
 
+def _usable(looks: list[_Look]) -> list[_Look]:
+    """The looks of one size that show a subject which moves; none where that is a shadow or a torn mask."""
+    if not looks:
+        return []
+    sides = np.array([look.square[2] - look.square[0] for look in looks])
+    shares = np.array([np.count_nonzero(look.mask) / look.mask.size for look in looks])
+    fits = np.abs(np.log(sides / np.median(sides))) < np.log(STEADY)
+    fits &= (shares > LEAST_MASK) & (np.abs(np.log(shares / np.median(shares))) < np.log(2 * STEADY))
+    kept = [look for look, fit in zip(looks, fits, strict=True) if fit]
+    if len(kept) < LEAST_KEPT * len(looks):
+        return []
+    small = [cv2.resize(look.mask, (SIGNATURE, SIGNATURE), interpolation=cv2.INTER_AREA) > 127 for look in kept]
+    apart = max(1, round(MOTION_SECONDS / LOOK_SECONDS))
+    changes = [
+        1.0 - (a & b).sum() / max((a | b).sum(), 1) for a, b in zip(small, small[apart:], strict=False)
+    ]  # fmt: skip
+    return kept if changes and float(np.mean(changes)) > LEAST_MOTION else []
+
+
 class _Scene:
     """The background of one camera, learnt as its pictures come."""
 
     def __init__(self) -> None:
         self._model = BackgroundModel("mog2")
-        self._size, self._seen = (0, 0), 0
+        self._anchor = np.zeros((0, 0, 3), np.uint8)
+        self._seen = 0
 
     def apply(self, image: np.ndarray) -> np.ndarray | None:
         """(h, w) uint8 mask of what is not background; None while that is not known."""
-        size = model_size(image.shape[1], image.shape[0])
-        if size != self._size:
-            self._model, self._size, self._seen = BackgroundModel("mog2"), size, 0
+        small = shrink(image, model_size(image.shape[1], image.shape[0]))
+        if small.shape != self._anchor.shape or not same_scene(self._anchor, small):
+            self._model, self._anchor, self._seen = BackgroundModel("mog2"), small, 0
         self._seen += 1
-        mask = self._model.apply(shrink(image, size))
+        if self._seen % ANCHOR_LOOKS == 0:
+            self._anchor = small
+        mask = self._model.apply(small)
         return mask if self._seen > LEARN_FRAMES and np.count_nonzero(mask) < 0.6 * mask.size else None
 
 

@@ -41,7 +41,7 @@ class MotionFinder:
         """
         height, width = image.shape[:2]
         small: np.ndarray = shrink(image, model_size(width, height))
-        if self._anchor is None or small.shape != self._anchor.shape or not _same_scene(self._anchor, small):
+        if self._anchor is None or small.shape != self._anchor.shape or not same_scene(self._anchor, small):
             self._begin(small)
             return None
         mask = self._model.apply(small)
@@ -64,7 +64,7 @@ class MotionFinder:
         self._calls = 0
 
 
-def _same_scene(a: np.ndarray, b: np.ndarray) -> bool:
+def same_scene(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether a camera that took both pictures (h, w, 3) stood still: most parts that have structure did not change.
 
     A shift by a pixel changes a part by about its mean gradient; a subject changes only the parts where it is or was.

@@ -233,8 +233,8 @@ class Mixture:
         self.views = min(views, instants.largest)
 
     def groups(self, step: int, size: int) -> int:
-        """How many instants the batch of a step holds: as many on average over steps as the share says, exactly."""
-        each = self.share * (size - size % self.views if self.share == 1 else size) / self.views
+        """How many instants the batch of a step holds: as many over the steps as the share says, as far as they fit."""
+        each = min(self.share * size / self.views, size // self.views)
         return int(np.floor((step + 1) * each + 1e-9) - np.floor(step * each + 1e-9))
 
     def draw(self, step: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -87,6 +87,14 @@ def test_proportions_are_exact_and_depend_on_seed_and_step_only(share):
         assert (index[seen.size :] >= len(frames)).all()
 
 
+def test_batches_that_views_do_not_divide():
+    frames, found, clips = filmed()
+    mixture = Mixture(with_instants(frames, found, clips), len(frames) + 9, 3, 0.95)
+    assert {mixture.groups(step, 10) for step in range(40)} == {3}
+    assert Mixture(mixture.instants, len(frames), 8, 1.0).views == 3
+    assert {mixture.groups(step, 2) for step in range(9)} == {0}  # smaller than one instant
+
+
 def test_an_instant_with_fewer_views_leaves_slots_to_single_frames():
     frames, found, clips = filmed()
     instants = with_instants(frames, found, clips)

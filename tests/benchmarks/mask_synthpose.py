@@ -21,6 +21,8 @@ So the silhouette reader and the painted figures carry the result; what the mask
 noise of one seed. `selftrain --preset tiny --max-minutes 24` on the same videos (14,423 steps, ten crops a second),
 measured on the test split's ingested boxes: 0.524, with flips 0.730; untrained 0.090 (by true boxes).
 
+(All of these before geodesic weights were squared, as Eq. 9 prints them, and normalised.)
+
 On an earlier version of the data (harder shadows), by equal steps: paper 0.097, paper + ceilings 0.137, no silhouettes
 0.575 (1,800 steps each, with flips), full 0.649 (3,600).
 """

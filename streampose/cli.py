@@ -119,6 +119,10 @@ def selftrain(
     ] = None,
     store: Store = Path("store.zarr"),
     method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
+    refine: Annotated[
+        str | None,
+        typer.Option(help="Instead, refine a model on sessions of calibrated cameras: triangulate."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
     config: Config = None,
@@ -143,8 +147,8 @@ def selftrain(
         from streampose.selftrain import selftrain as run
 
         return run(
-            store=store, method=method, preset=preset, skeleton=skeleton, config=config, overrides=overrides or [],
-            out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume, init=init, seed=seed,
+            store=store, method=method, refine=refine, preset=preset, skeleton=skeleton, config=config,
+            overrides=overrides or [], out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume, init=init, seed=seed,
             device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 

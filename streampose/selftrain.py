@@ -23,7 +23,9 @@ from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.export import export
 from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
+from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
 from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
+from streampose.runtime.bundle import default_bundle
 from streampose.store.reader import StoreReader
 from streampose.store.remote import url_of
 from streampose.structures import Skeleton
@@ -31,7 +33,7 @@ from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
 from streampose.training.engine import Task, TrainResult, train
-from streampose.training.initialise import initialise
+from streampose.training.initialise import initialise, read_network
 from streampose.training.log import write_git
 
 MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
@@ -52,12 +54,15 @@ class Method(NamedTuple):
 
 
 METHODS = {"mask": Method(MaskConfig, load_mask_config, make_task)}
+REFINEMENTS = {"triangulate": Method(RefineConfig, load_refine_config, make_refine_task)}
+WAYS = METHODS | REFINEMENTS
 
 
 def selftrain(
     *,
     store: Path = Path("store.zarr"),
     method: str = "mask",
+    refine: str | None = None,
     preset: str = "tiny",
     skeleton: str | None = None,
     config: Path | None = None,
@@ -79,6 +84,9 @@ def selftrain(
     Args:
         store: what `streampose ingest` made.
         method, preset, config, overrides: what is trained and how; see configs/methods/.
+        refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
+            store's sessions say together. The model is `init`, else the current one, else the one that is shipped; it
+            also says the size of the network, so that `preset` does not count.
         skeleton: another skeleton than the store's.
         out: the run's folder is made in it.
         models: `current` in it is what the other commands use; the one before stays as `previous`.
@@ -105,9 +113,15 @@ def selftrain(
         whole = open_reader(store)
     else:
         whole = open_reader(Path(store))
-        if method not in METHODS:
+        if refine is not None:
+            method, init = refine, init or model_to_refine(Path(models))
+            if refine not in REFINEMENTS:
+                raise ConfigError(f"--refine {refine}: unknown; choose {', '.join(REFINEMENTS)}")
+            preset, size = read_network(init)
+            overrides = [f"input_size={size}", *overrides]
+        elif method not in METHODS:
             raise ConfigError(f"--method {method}: unknown; choose {', '.join(METHODS)}")
-        settings = METHODS[method].load(preset, config, [f"seed={seed}", *overrides])
+        settings = WAYS[method].load(preset, config, [f"seed={seed}", *overrides])
         seed = settings.seed
         shape = whole.skeleton if skeleton is None else load_skeleton(skeleton)
         run_dir = Path(world.same(str(new_run(Path(out), method) if world.rank == 0 else "")))
@@ -117,7 +131,7 @@ def selftrain(
     held_out = choose_held_out(whole.clips())
     reader = TrainingPart(whole.path, held_out)
     torch.manual_seed(seed)
-    task = METHODS[method].make_task(reader, shape, settings, chosen)
+    task = WAYS[method].make_task(reader, shape, settings, chosen)
     if init is not None and not (resume and has_checkpoint(run_dir)):
         logger.info("%s: taken over: %s", init, initialise(task.networks, init, shape.joints))
     size = settings.input_size
@@ -265,9 +279,9 @@ def read_run(run_dir: Path) -> tuple[str, Any, Skeleton, int, Path | None, Path]
     path = run_dir / "config.yaml"
     values = read_yaml(path)
     method = values.get("method")
-    if method not in METHODS:
-        raise ConfigError(f"{path}: method {method!r} is not one of {', '.join(METHODS)}")
-    settings = load_config(METHODS[method].schema, base=values.get("settings", {}))
+    if method not in WAYS:
+        raise ConfigError(f"{path}: method {method!r} is not one of {', '.join(WAYS)}")
+    settings = load_config(WAYS[method].schema, base=values.get("settings", {}))
     skeleton = skeleton_from_dict(values.get("skeleton", {}), f"{path}: skeleton")
     init, store = values.get("init"), Path(values.get("store", "store.zarr"))
     return method, settings, skeleton, int(values.get("seed", 0)), None if init is None else Path(init), store
@@ -285,6 +299,11 @@ def open_reader(store: Path) -> StoreReader:
     if not reader.clips():
         raise StoreError(f"{store}: no clip in it; `streampose inspect {store}` says why each video gave none")
     return reader
+
+
+def model_to_refine(models: Path) -> Path:
+    """The current model, else the one that comes with the package."""
+    return models / "current" if (models / "current").exists() else default_bundle()
 
 
 def training_minutes(max_minutes: float, used_seconds: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -59,9 +60,8 @@ def initialise(networks: nn.ModuleDict, source: Path, joints: tuple[str, ...]) -
     taken, total, left = 0, 0, []
     with torch.no_grad():
         for network, module in networks.items():
-            trained = dict(module.named_parameters())
-            if not trained:
-                continue  # buffers alone are a method's notes about its own data
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                continue  # a method's notes about its own data, or an average of another network
             for name, tensor in module.state_dict().items():
                 total += 1
                 old = earlier.get(network, {}).get(name)
@@ -89,14 +89,37 @@ def read_joints(source: Path) -> list[str]:
     Raises:
         TrainingError: neither says it.
     """
-    for folder in (source, *source.resolve().parents[:2]):
+    try:
+        return list(_describe(source)["skeleton"]["joints"])
+    except (KeyError, TypeError):
+        raise TrainingError(f"{source}: does not say which joints it has; name a run's folder or a bundle") from None
+
+
+def read_network(source: Path) -> tuple[str, int]:
+    """Preset and input size of the detector of a run, checkpoint or bundle.
+
+    Raises:
+        TrainingError: it does not say them.
+    """
+    try:
+        values = _describe(source)
+        return str(values["preset"]), int(values["input_size"])
+    except (KeyError, TypeError, ValueError):
+        raise TrainingError(f"{source}: does not say what network it is; name a run's folder or a bundle") from None
+
+
+def _describe(source: Path) -> dict[str, Any]:
+    """What bundle.json, or the run's config.yaml, says; nothing where there is neither."""
+    for folder in (Path(source), *Path(source).resolve().parents[:2]):
         for name in ("bundle.json", "config.yaml"):
             try:
                 text = (folder / name).read_text(encoding="utf-8")
-                return list((json.loads(text) if name == "bundle.json" else yaml.safe_load(text))["skeleton"]["joints"])
-            except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+                values = json.loads(text) if name == "bundle.json" else yaml.safe_load(text)
+            except (OSError, ValueError, yaml.YAMLError):
                 continue
-    raise TrainingError(f"{source}: does not say which joints it has; name a run's folder or a bundle")
+            if isinstance(values, dict) and "skeleton" in values:
+                return values
+    return {}
 
 
 def _copy_rows(new: Tensor, old: Tensor, rows: list[int], earlier_joints: int) -> bool:

@@ -119,7 +119,7 @@ class RefineTask:
         self.mixture = Mixture(instants, len(frames), instants.largest, config.share)
         self.anatomy = Anatomy(skeleton)
         self._made: tuple[int, Labels, np.ndarray] | None = (
-            None  # kept, because the engine tries a step before the first
+            None  # the engine tries a step before the first
         )
         self.round_steps = config.steps
         self.total_steps = config.rounds * config.steps

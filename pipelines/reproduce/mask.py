@@ -11,10 +11,10 @@ filmed by one camera; measured on 5 people with unseen rigs (`sessions`) and on 
 
 Cells. All begin with the single-view model `--init` (by `streampose selftrain --preset tiny` on the single videos),
 except those without structure, which cannot use one. Where a row has Delta, `--base` steps then bring in the sessions,
-taught by triangulated pseudo-labels alone. Then `--steps` steps are taught by masks, psi and G as the rows say
-(bones of one width and the weights of App. A.3, with this package's ceilings of bone lengths, without which the printed
-losses run into other optima). Fine-tuning (Table 3) goes on from the full model by masks and pseudo-labels together, as
-this package's presets do, with sessions only or half and half.
+taught by triangulated pseudo-labels alone (`--views-init` takes a multi-view model of `selftrain` instead). Then
+`--steps` steps are taught by masks, psi and G as the rows say: bones of one width and the weights of App. A.3, with this
+package's ceilings of bone lengths, without which the printed losses run into other optima. Fine-tuning (Table 3) goes
+on from the full model by masks and pseudo-labels together, as the other presets do, with sessions only or half and half.
 
 Where rows differ from the paper's: without Delta z comes from --init's painted figures, so the MPJPE of the first row
 is comparable with the others by its order only; Delta includes our settling of left and right by anatomy.
@@ -287,8 +287,7 @@ def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) ->
     frames, instants = (data.frames, data.instants) if cell.delta else (data.of_sessions, None)
     task = MaskTask(frames, skeleton, cell_config(cell, seed, arguments.base, arguments.steps), instants)
     if cell.start != "nothing":
-        at = arguments.seeds[0] if arguments.shared_base and cell.start == "base" else seed
-        networks = load_networks(arguments.init if cell.start == "init" else _run(arguments, cell.start, at))
+        networks = load_networks(_start(arguments, cell.start, seed))
         for key in networks.keys() & {"detector", "physique"}:
             task.networks[key].load_state_dict(networks[key])
     if cell.stage != "masks":
@@ -309,6 +308,15 @@ def read_labels(task: MaskTask, file: Path) -> Labels:
         np.savez(file, keypoints=labels.keypoints, confidence=labels.confidence)
     with np.load(file) as stored:
         return Labels(stored["keypoints"], stored["confidence"])
+
+
+def _start(arguments: argparse.Namespace, start: str, seed: int) -> Path:
+    """The run whose networks a cell begins with."""
+    if start == "init":
+        return arguments.init
+    if start == "base" and arguments.views_init:
+        return arguments.views_init
+    return _run(arguments, start, arguments.seeds[0] if start == "base" and arguments.shared_base else seed)
 
 
 def _run(arguments: argparse.Namespace, name: str, seed: int) -> Path:
@@ -394,9 +402,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("reproduce/mask"), help="data, runs, cells and the page")
     parser.add_argument("--init", type=Path, required=True, help="run or bundle of the single-view model, preset tiny")
+    parser.add_argument("--views-init", type=Path, help="run of a multi-view model that replaces the cells `base`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--base", type=int, default=1000, help="steps that bring in the sessions")
+    parser.add_argument("--base", type=int, default=3000, help="steps that bring in the sessions")
     parser.add_argument("--steps", type=int, default=300, help="steps of each row's own")
     parser.add_argument("--shared-base", action="store_true", help="bring in the sessions once, with the first seed")
     parser.add_argument("--threads", type=int, default=None)
@@ -410,7 +419,8 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in (name for name in CELLS if name in arguments.cells):
             done = arguments.folder / "cells" / f"{name}-{seed}.json"
-            if done.is_file() or (arguments.shared_base and name == "base" and seed != arguments.seeds[0]):
+            shared = arguments.views_init or (arguments.shared_base and seed != arguments.seeds[0])
+            if done.is_file() or (name == "base" and shared):
                 continue
             logger.info("cell %s, seed %d", name, seed)
             write_text(done, json.dumps(run_cell(name, seed, data, arguments), indent=1) + "\n")

@@ -12,9 +12,10 @@ filmed by one camera; measured on 5 people with unseen rigs (`sessions`) and on 
 Cells. All begin with the single-view model `--init` (by `streampose selftrain --preset tiny` on the single videos),
 except those without structure, which cannot use one. Where a row has Delta, `--base` steps then bring in the sessions,
 taught by triangulated pseudo-labels alone (`--views-init` takes a multi-view model of `selftrain` instead). Then
-`--steps` steps are taught by masks, psi and G as the rows say: bones of one width and the weights of App. A.3, with this
-package's ceilings of bone lengths, without which the printed losses run into other optima. Fine-tuning (Table 3) goes
-on from the full model by masks and pseudo-labels together, as the other presets do, with sessions only or half and half.
+`--steps` steps are taught by masks, psi and G as the rows say: bones of one width and the weights of App. A.3, with
+this package's ceilings of bone lengths, without which the printed losses run into other optima. Fine-tuning (Table 3)
+goes on from the full model by masks and pseudo-labels together, as the other presets do, with sessions only or half and
+half.
 
 Where rows differ from the paper's: without Delta z comes from --init's painted figures, so the MPJPE of the first row
 is comparable with the others by its order only; Delta includes our settling of left and right by anatomy.

@@ -36,7 +36,7 @@ def measure_views(found: Sequence[Predicted], reader: StoreReader) -> list[Predi
         clip=np.concatenate([np.full(len(item.xy), numbers[item.track]) for item in found]),
         seconds=np.concatenate([item.pts_seconds for item in found]),
     )  # fmt: skip
-    instants = find_instants(reader, frames)
+    instants = find_instants(reader, frames, say=False)
     if not len(instants):
         return found
     side = (boxes[:, 2] - boxes[:, 0])[:, None, None]

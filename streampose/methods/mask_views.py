@@ -83,8 +83,12 @@ def no_instants(count: int) -> Instants:
     return Instants(np.zeros((0, 2), np.int64), none, np.zeros(0), rays, R, t, np.full(count, -1))
 
 
-def find_instants(reader: StoreReader, frames: Frames) -> Instants:
-    """Match the frames of a store's sessions; views without a calibrated, standing camera are left out."""
+def find_instants(reader: StoreReader, frames: Frames, *, say: bool = True) -> Instants:
+    """Match the frames of a store's sessions; views without a calibrated, standing camera are left out.
+
+    Args:
+        say: tell the log how many moments there are.
+    """
     found = no_instants(len(frames))
     clip_of = {clip.id: number for number, clip in enumerate(reader.clips())}
     sources = {source["id"]: source for source in reader.sources()}
@@ -121,7 +125,8 @@ def find_instants(reader: StoreReader, frames: Frames) -> Instants:
     table = np.full((len(rows), width), -1, np.int64)
     for row, values in zip(table, rows, strict=True):
         row[: len(values)] = values
-    logger.info("%d moments of %d subjects are seen by up to %d cameras", len(table), len(set(subject)), width)
+    if say:
+        logger.info("%d moments of %d subjects are seen by up to %d cameras", len(table), len(set(subject)), width)
     return replace(found, frames=table, subject=np.array(subject), seconds=np.array(seconds))
 
 

@@ -217,9 +217,14 @@ class WorkingCopy:
         """
         wanted = [array for array in arrays if array[0] in self._places]
         for _ in range(ATTEMPTS):
-            files = self._hold(wanted)
-            read()
+            files, failure = self._hold(wanted), None
+            try:
+                read()
+            except StoreError as error:  # of a file that was dropped, perhaps
+                failure = error
             if all(identity != GONE and _identity(folder) == identity for folder, identity in files.items()):
+                if failure is not None:
+                    raise failure
                 return
         raise StoreError(f"{self.url}: its working copy is too small; set STREAMPOSE_CACHE_GB to more gigabytes")
 

@@ -105,3 +105,29 @@ def test_two_machines_ingest_into_one_bucket_at_once(s3, videos, tmp_path):
     assert len(reader.sources()) == len(reader.clips()) == 2
     assert set(reader.pairs()["clip"]) == {clip.id for clip in reader.clips()}
     assert len(Remote(s3).folders("clips")) == 2
+
+
+@pytest.mark.slow
+def test_killed_thirty_times_the_bucket_holds_what_an_uninterrupted_run_gives(s3, videos, tmp_path):
+    result(start("ingest", videos, "--store", f"{s3}-whole", "--crop-size", 64, "--json", cwd=tmp_path))
+    whole, moments, kills, finished = content(f"{s3}-whole"), np.random.default_rng(0), 0, 0
+    began = time.monotonic()
+    result(start("ingest", videos, "--store", f"{s3}-timed", "--crop-size", 64, "--json", cwd=tmp_path))
+    usual, there = time.monotonic() - began, Remote(s3)
+    while kills < 30:
+        run = start("ingest", videos, "--store", s3, "--crop-size", 64, cwd=tmp_path)
+        try:
+            run.communicate(timeout=moments.uniform(0.3, 1.0) * usual)
+        except subprocess.TimeoutExpired:
+            os.kill(run.pid, signal.SIGKILL)
+            run.communicate()
+            kills += 1
+            if there.read(["zarr.json"]):
+                StoreReader(s3)  # valid at every moment
+            continue
+        assert run.returncode == 0
+        assert_same(content(s3), whole)
+        assert len(there.folders("clips")) == 2 and sum("-" in name for name in there.folders("pairs")) == 1
+        finished += 1
+        there.remove("")
+    assert finished > 0

@@ -39,6 +39,11 @@ def make(store, clip, num_frames=12, seed=0):
     return frames
 
 
+def assert_alike(found, frames):
+    """Equal but for what the codec loses; other frames differ by 85 levels."""
+    assert found.shape == frames.shape and np.abs(found.astype(int) - frames).mean() < 10
+
+
 def ingest_one(url, source="a", seed=0, replace=False):
     with begin_writing(url, SKELETON, crop_size=SIZE, margin=0.1) as (folder, copy):
         frames = make(folder, f"{source}-000", seed=seed)
@@ -64,16 +69,16 @@ def test_what_one_machine_makes_another_reads_and_again_from_its_copy(url, tmp_p
     assert [clip.id for clip in reader.clips()] == ["a-000"]
     assert not list(reader.path.glob("clips/*/segments/*/frames"))  # they come when they are read
     batch = reader.read_many([("a-000", 11), ("a-000", 7), ("a-000", 11)])
-    np.testing.assert_array_equal(batch.frames, frames[[11, 7, 11]])
+    assert_alike(batch.frames, frames[[11, 7, 11]])
     assert sorted(path.parent.name for path in reader.path.glob("clips/*/segments/*/frames")) == ["1"]
-    np.testing.assert_array_equal(reader.read("a-000").frames, frames)
+    assert_alike(reader.read("a-000").frames, frames)
     np.testing.assert_array_equal(reader.read("a-000").masks, here.read("a-000").masks)
     np.testing.assert_allclose(reader.times("a-000"), np.arange(12) / 10)
     for name, values in here.pairs().items():
         np.testing.assert_array_equal(reader.pairs()[name], values)
     again = StoreReader(url)
     monkeypatch.setattr(type(reader._copy.remote), "sizes", lambda *_: pytest.fail("it was here already"))
-    np.testing.assert_array_equal(again.read("a-000").frames, frames)
+    assert_alike(again.read("a-000").frames, frames)
 
 
 def test_a_clip_that_no_source_lists_does_not_exist_and_a_crash_leaves_no_orphan(url, tmp_path, monkeypatch):
@@ -119,7 +124,7 @@ def test_replacing_a_source_is_seen_by_who_had_copied_it(url, tmp_path, monkeypa
     assert len(uploads(url)[0]) == 1
     machine(monkeypatch, tmp_path, "other")
     second = StoreReader(url).read("a-000").frames
-    np.testing.assert_array_equal(second, frames)
+    assert_alike(second, frames)
     assert (first != second).any()
 
 
@@ -133,7 +138,7 @@ def test_of_two_machines_that_make_the_same_source_the_first_to_finish_has_made_
         assert not knows_all(copy)
         push_source(copy, "a")
         assert knows_all(copy)
-        np.testing.assert_array_equal(StoreReader(copy).read("a-000").frames, theirs)
+        assert_alike(StoreReader(copy).read("a-000").frames, theirs)
     assert len(uploads(url)[0]) == 2
     with begin_writing(url, SKELETON, crop_size=SIZE, margin=0.1) as (folder, copy):
         pull_source(copy, "a")
@@ -163,7 +168,7 @@ def test_the_copy_stays_within_its_bound_and_still_reads_right(url, tmp_path, mo
     other = StoreReader(url)  # of another process, which drops what this one has
     for _ in range(2):
         for source in "abcd":
-            np.testing.assert_array_equal(reader.read(f"{source}-000").frames, frames[source])
+            assert_alike(reader.read(f"{source}-000").frames, frames[source])
             other.read("a-000")
             kept = sum(file.stat().st_size for file in reader.path.glob("clips/*/segments/*/frames/c/*/*/*/*"))
             assert 9_000 < kept < 30_000
@@ -185,12 +190,8 @@ def test_frames_that_another_process_drops_while_they_are_read_are_read_again(ur
         read(*rest)
 
     reader._read_segments = dropped_at_first
-    try:
-        found = reader.read("a-000").frames
-    except StoreError:  # where the damage is noticed at once
-        found = reader.read("a-000").frames
-    np.testing.assert_array_equal(found, frames)
-    assert len(calls) > 1
+    assert_alike(reader.read("a-000").frames, frames)
+    assert len(calls) == 2
 
 
 def test_a_store_that_was_copied_there_by_other_means_is_read(url, tmp_path, monkeypatch):
@@ -203,7 +204,7 @@ def test_a_store_that_was_copied_there_by_other_means_is_read(url, tmp_path, mon
     write_pairs(local, sample_pairs(StoreReader(local)))
     WorkingCopy(url).remote.upload(local, "")
     reader = StoreReader(url)
-    np.testing.assert_array_equal(reader.read("a-000").frames, frames)
+    assert_alike(reader.read("a-000").frames, frames)
     assert len(reader.pairs()["i"]) == len(StoreReader(local).pairs()["i"]) > 0
 
 

@@ -90,7 +90,7 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait_for(self, condition: str, seconds: float = 40.0) -> None:
+    def wait_for(self, condition: str, seconds: float = 90.0) -> None:
         """Until an expression holds; it is asked after each drawn frame, or now and then where none is drawn."""
         end = time.monotonic() + seconds
         ask = f"new Promise(r => {{ requestAnimationFrame(() => r(Boolean({condition}))); setTimeout(r, 1000); }})"
@@ -146,7 +146,7 @@ class Server:
     def run(self):
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
-        end = time.monotonic() + 40
+        end = time.monotonic() + 90
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5).close()

@@ -107,6 +107,7 @@ class WebglSpace {
     this.orbit.minDistance = 1;
     this.orbit.maxDistance = 12;
     this.turning = true;
+    this.renderedAt = this.rendered = this.cost = 0;
     let rest = 0;
     this.orbit.addEventListener("start", () => { clearTimeout(rest); this.touched = true; });
     this.orbit.addEventListener("end", () => { rest = setTimeout(() => { this.touched = false; }, REST_MS); });
@@ -130,19 +131,24 @@ class WebglSpace {
     this.camera.updateProjectionMatrix();
   }
 
-  /** At most 30 pictures a second, and coarser ones where even these take too long (no graphics processor). */
+  /** At most 30 pictures a second; without a graphics processor coarser and fewer, so that the page has time for the rest. */
   render(now = performance.now()) {
-    const gap = now - (this.renderedAt ?? 0);
-    if (gap < 30) return;
+    if (now - this.renderedAt < Math.max(30, 4 * this.cost)) return;
     this.renderedAt = now;
-    this.pace = this.pace === undefined ? 33 : 0.95 * this.pace + 0.05 * Math.min(gap, 500);
-    if (this.pace > 90 && this.renderer.getPixelRatio() > 0.5) {
-      this.renderer.setPixelRatio(Math.max(0.5, this.renderer.getPixelRatio() / 1.5));
-      this.pace = 33;
-    }
     this.orbit.autoRotate = this.turning && !this.touched;
     this.orbit.update();
     this.renderer.render(this.scene, this.camera);
+    if (this.rendered++ % 20 === 1) this.measure();
+  }
+
+  /** How long a picture takes, until its pixels are there. */
+  measure() {
+    const gl = this.renderer.getContext();
+    const begun = performance.now();
+    this.renderer.render(this.scene, this.camera);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    this.cost = Math.min(performance.now() - begun, 250);
+    if (this.cost > 20 && this.renderer.getPixelRatio() > 0.5) this.renderer.setPixelRatio(this.renderer.getPixelRatio() / 2);
   }
 
   setSkeleton(skeleton) {

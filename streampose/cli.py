@@ -87,6 +87,10 @@ def ingest(
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
     rate: Annotated[float, typer.Option(help="Frames a second, about, that become crops; 0 for all.")] = 10.0,
     workers: Annotated[int, typer.Option(help="Processes that share videos, and the parts of long ones.")] = 1,
+    codec: Annotated[
+        str,
+        typer.Option(help="How a new store keeps crops: jpeg (a fifth of the bytes), zstd (every bit) or none."),
+    ] = "jpeg",
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -107,6 +111,7 @@ def ingest(
             store=store, skeleton=skeleton, masks=masks, crop_size=crop_size, workers=workers,
             max_subjects=max_subjects, rate=rate, overwrite=overwrite, seed=seed, sam_checkpoint=sam_checkpoint,
             sam_every=sam_every, sam_precision=sam_precision, detector=detector, detector_class=detector_class,
+            codec=codec,
         )  # fmt: skip
 
     run_verb(verb, say_sources, as_json, log_level, next_line="streampose selftrain")

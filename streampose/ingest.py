@@ -31,6 +31,7 @@ from streampose.store.copy import WorkingCopy
 from streampose.store.push import begin_writing, pull_source, push_session, push_source, renew_pairs
 from streampose.store.reader import StoreReader
 from streampose.store.remote import url_of
+from streampose.store.schema import DEFAULT_CODEC
 from streampose.store.sessions import find_sources, write_session
 from streampose.store.writer import publish_source, remove_clip, remove_orphans, remove_source
 from streampose.structures import Session
@@ -65,6 +66,7 @@ def ingest(
     sam_precision: str = "auto",
     detector: str = "motion",
     detector_class: int | None = None,
+    codec: str = DEFAULT_CODEC,
 ) -> dict[str, Any]:
     """Bring videos into a store.
 
@@ -91,6 +93,8 @@ def ingest(
         sam_precision: `auto`, `bf16` or `f32`.
         detector: `motion`, `hog`, `torchvision:NAME=FILE` or `onnx:FILE`, see `tracking.detectors`.
         detector_class: number of the class that the detector is to find; None for people.
+        codec: how a new store keeps its crops, one of `store.schema.CODECS`: `jpeg` takes a fifth of the bytes, `zstd`
+            keeps every bit.
 
     Returns:
         `store`, `sources` (`source`, `verdict`, `reason`, `frames`, `clips`), `sessions` (ids), `pairs`,
@@ -118,7 +122,8 @@ def ingest(
         raise ConfigError(f"workers {workers}: at least 1")
     recordings = [found for path in sessions for found in load_sessions(path, synchronise=synchronise)]
     paths = [*paths, *(view.video for recording in recordings for view in recording.views)]
-    with begin_writing(store, load_skeleton(skeleton), crop_size=crop_size, margin=MARGIN) as (folder, copy):
+    made_for = load_skeleton(skeleton)
+    with begin_writing(store, made_for, crop_size=crop_size, margin=MARGIN, codec=codec) as (folder, copy):
         options = replace(options, store=folder)
         remove_orphans(folder)
         jobs, sources = _plan(paths, folder, overwrite, copy)

@@ -23,7 +23,7 @@ ORPHAN_SECONDS = 24 * 3600.0  # unlisted clips of another machine may be on thei
 
 @contextmanager
 def begin_writing(
-    store: Path | str, skeleton: Skeleton, *, crop_size: int, margin: float | None
+    store: Path | str, skeleton: Skeleton, *, crop_size: int, margin: float | None, codec: str = "zstd"
 ) -> Iterator[tuple[Path, WorkingCopy | None]]:
     """Make or open a store for writing and keep other writers of this machine out of it.
 
@@ -36,7 +36,7 @@ def begin_writing(
     """
     url = url_of(store)
     if url is None:
-        create_store(Path(store), skeleton, crop_size=crop_size, margin=margin)
+        create_store(Path(store), skeleton, crop_size=crop_size, margin=margin, codec=codec)
         with locked(Path(store)):
             yield Path(store), None
         return
@@ -45,7 +45,7 @@ def begin_writing(
         with ExitStack() as writing_there:
             with alone(copy.folder):
                 writing_there.enter_context(locked(copy.guard()))
-                _begin(copy, skeleton, crop_size, margin)
+                _begin(copy, skeleton, crop_size, margin, codec)
             remove_orphan_uploads(copy)
             for source in folders_in(copy.path / "sources"):
                 if "places" not in read_attributes(source):  # an interrupted run had made it
@@ -55,14 +55,14 @@ def begin_writing(
         raise StoreError(str(error).replace(str(copy.guard()), url).replace(str(copy.path), url)) from None
 
 
-def _begin(copy: WorkingCopy, skeleton: Skeleton, crop_size: int, margin: float | None) -> None:
+def _begin(copy: WorkingCopy, skeleton: Skeleton, crop_size: int, margin: float | None, codec: str) -> None:
     """Make the store where there is none, and bring the copy up to date."""
     if GROUP not in copy.remote.read([GROUP]):
         shutil.rmtree(copy.path, ignore_errors=True)
-        create_store(copy.path, skeleton, crop_size=crop_size, margin=margin)
+        create_store(copy.path, skeleton, crop_size=crop_size, margin=margin, codec=codec)
         copy.remote.create(GROUP, (copy.path / GROUP).read_bytes())  # where another was first, theirs is copied
     copy.bring_up_to_date()
-    create_store(copy.path, skeleton, crop_size=crop_size, margin=margin)
+    create_store(copy.path, skeleton, crop_size=crop_size, margin=margin, codec=codec)
     copy.load_places()
 
 

@@ -30,15 +30,16 @@ from streampose.config import skeleton_to_dict
 from streampose.errors import StoreError
 from streampose.structures import Skeleton
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 knew no JPEG
 SEGMENT_FRAMES = 256
 
 # Size on disk and random pairs a second on 128-pixel crops of real video: tests/benchmarks/test_store_reading.py.
 CODECS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "zstd": [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
+    "jpeg": [{"name": "jpeg", "configuration": {"quality": 95, "subsampling": "4:4:4"}}],  # of frames alone: store.jpeg
 }
-DEFAULT_CODEC = "zstd"
+DEFAULT_CODEC = "jpeg"  # of what is ingested
 
 # name -> (dtype, shape of one frame as a function of the crop size)
 SEGMENT_ARRAYS: dict[str, tuple[str, Any]] = {
@@ -54,7 +55,7 @@ WHERE_MISSING = {"quality": 1.0}  # name -> value of the frames of clips that we
 
 
 def create_store(
-    path: Path, skeleton: Skeleton, *, crop_size: int, margin: float | None = None, codec: str = DEFAULT_CODEC
+    path: Path, skeleton: Skeleton, *, crop_size: int, margin: float | None = None, codec: str = "zstd"
 ) -> dict[str, Any]:
     """Make an empty store, or open the one that is there and check that it is made for the same thing.
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorstore as ts
 
 from streampose.errors import StoreError
+from streampose.store.jpeg import write_pictures
 from streampose.store.schema import (
     CODECS,
     SEGMENT_ARRAYS,
@@ -93,6 +94,9 @@ class ClipWriter:
                 self._waiting[name].clear()  # before it is encoded, which takes memory too
                 if values.shape[1:] != shape(self._crop_size):
                     raise AssertionError(f"{name} of one frame has shape {values.shape[1:]}")
+                if name == "frames" and self._codec == "jpeg":
+                    write_pictures(temporary / name, values)
+                    continue
                 codecs = CODECS[self._codec] if name == "frames" else CODECS["zstd"]
                 write_array(temporary / name, values, codecs, chunk_frames=1 if values.ndim > 2 else len(values))
             write_group(temporary, {})

@@ -222,3 +222,24 @@ def test_a_damaged_note_of_a_span_costs_that_span_only(tmp_path):
     note.parent.mkdir(parents=True)
     note.write_text("")
     assert remove_orphans(store) == 0 and not note.exists()
+
+
+def test_crops_as_pictures_are_nearly_the_same_in_any_order_and_damage_is_told(tmp_path):
+    path = tmp_path / "store.zarr"
+    create_store(path, SKELETON, crop_size=32, codec="jpeg")
+    y, x = np.mgrid[:32, :32]
+    frames = [np.stack([4 * x + t, 5 * y, 128 + 0 * x], -1).astype(np.uint8) for t in range(12)]
+    clip = ClipWriter(path, "a-0", source="a.mp4", fps=25.0, segment_frames=5)
+    for t, frame in enumerate(frames):
+        clip.append(frame, np.full((32, 32), 255, np.uint8), np.zeros(4), t / 25, t)
+    clip.finish()
+    publish_source(path, "a", {"path": "a.mp4", "clips": ["a-0"]})
+    order = [11, 0, 5, 4, 5, -1]
+    read = StoreReader(path).read("a-0", order)
+    wanted = np.stack([frames[t] for t in order])
+    assert np.abs(read.frames.astype(int) - wanted).mean() < 2 and (read.masks == 255).all()
+    (shard,) = (path / "clips/a-0/segments/1/frames").glob("c/*/*/*/*")
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(StoreError, match="segment is damaged"):
+        StoreReader(path).read("a-0", [6])
+    assert (StoreReader(path).read("a-0", [1]).masks == 255).all()

@@ -115,7 +115,7 @@ def _say(subject: Subject, views: int, options: Options) -> str:
     detector = "HOG" if options.detector in ("motion", "hog") else options.detector.split(":")[0]
     sam = "; Segment Anything draws the masks" if options.sam_checkpoint else ""
     return (
-        f"nothing moves; the subject is the person that {int(subject.seen.sum())} of {views} views see at one place "
+        f"nothing moves in it; the subject is the person that {int(subject.seen.sum())} of {views} views see at one place "
         f"({detector}), and its masks are what looks like one body in all of them{sam}"
     )
 
@@ -151,6 +151,8 @@ def _follow(
                 cutters = {
                     n: _Cutter(store, views[n], videos[n], stride, options) for n in chosen if views[n] in waiting
                 }
+                if not cutters:  # it is out of the sight of those views that wait for it
+                    break
             assert volume is not None
             masks = volume.segment([frames[n].image for n in chosen])
             for n, (mask, affine) in zip(chosen, masks, strict=True):

@@ -72,3 +72,36 @@ def test_nobody_is_made_up(made, session, monkeypatch, tmp_path):
     before = read_attributes(store / "sources" / source["id"])
     add_still_subject(store, load_session(session), asked, [], None)
     assert read_attributes(store / "sources" / source["id"]) == before
+
+
+def test_segment_anything_draws_where_there_is_a_checkpoint(session, monkeypatch, tmp_path):
+    asked = []
+
+    class Draws:
+        """Stands for `ClipMasks`, whose own tests draw with a real one: fills the crop's middle."""
+
+        def __init__(self, sam, keep, *, every):
+            assert (sam, every) == ("opened", 3)
+            self._keep = keep
+
+        def append(self, crop, mask, square, pts_seconds, frame_index):
+            asked.append(frame_index)
+            drawn = np.zeros_like(mask)
+            drawn[40:80, 40:80] = 255
+            self._keep(crop, drawn, square, pts_seconds, frame_index)
+
+        def finish(self):
+            asked.append("finished")
+
+    monkeypatch.setattr("streampose.ingestion.across_views.ClipMasks", Draws)
+    monkeypatch.setattr("streampose.ingestion.across_views.open_sam_once", lambda file, precision: "opened")
+    with monkeypatch.context() as context:
+        context.setattr("streampose.ingest.add_still_subject", lambda *_: None)
+        ingest([], sessions=[session], store=tmp_path / "store.zarr")
+    options = Options(tmp_path / "store.zarr", "auto", 128, 4, 10.0, sam_checkpoint="sam_vit_b.pth", sam_every=3)
+    add_still_subject(options.store, load_session(session), options, [], None)
+    reader = StoreReader(tmp_path / "store.zarr")
+    assert [clip.attributes["masks"] for clip in reader.clips()] == ["views+sam"] * 4
+    assert asked.count("finished") == 4 and asked.count(10) == 4
+    assert (reader.read(reader.clips()[0].id).masks.mean((1, 2)) == 255 * 1600 / 128**2).all()
+    assert "Segment Anything draws the masks" in reader.sources()[0]["masks_reason"]

@@ -19,7 +19,7 @@ from streampose.store.schema import writing
 from streampose.video.decode import Video
 
 SPAN_SECONDS = 120.0
-MOST_SPANS = 64
+MOST_SPANS = 999  # of a file; they are numbered with three digits
 
 
 @dataclass(frozen=True)

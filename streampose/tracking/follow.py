@@ -142,9 +142,8 @@ class Follower:
         rows, columns = self._around(now.box)
         corner = np.array([columns.start, rows.start] * 2, np.float32)
         coarse_box = square / np.tile(scale, 2) - corner
-        coarse, others = (
-            crop_resize(part.astype(np.uint8) * 255, coarse_box, self._size) for part in (now.mask, now.others)
-        )
+        coarse = crop_resize(now.mask.astype(np.uint8) * 255, coarse_box, self._size)
+        others = crop_resize(now.others.astype(np.uint8) * 255, coarse_box, self._size) if now.others.any() else None
         if self.scene is None:
             assert self._refine is not None
             return self._refine(crop, None, coarse)

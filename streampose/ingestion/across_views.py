@@ -115,8 +115,8 @@ def _say(subject: Subject, views: int, options: Options) -> str:
     detector = "HOG" if options.detector in ("motion", "hog") else options.detector.split(":")[0]
     sam = "; Segment Anything draws the masks" if options.sam_checkpoint else ""
     return (
-        f"nothing moves in it; the subject is the person that {int(subject.seen.sum())} of {views} views see at one place "
-        f"({detector}), and its masks are what looks like one body in all of them{sam}"
+        f"nothing moves in it; the subject is the person that {int(subject.seen.sum())} of {views} views see at one "
+        f"place ({detector}), and its masks are what looks like one body in all of them{sam}"
     )
 
 

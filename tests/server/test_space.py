@@ -115,10 +115,17 @@ def test_cameras_are_matched_by_name_or_order(tmp_path):
 
 
 def test_the_session_publishes_the_scene(make_session, fakes):
-    """Two cameras see one dot: the joints, all at that dot, lie where the two lines of sight meet."""
+    """Two cameras see joints above each other: that at the dot lies where the two lines of sight meet."""
     cameras = [Camera(c.K, c.R, c.t, SIZE) for c in CAMERAS[:2]]
     sources = [fakes.Source(), fakes.Source()]
     predictor = fakes.Predictor()
+    dots = predictor.predict
+
+    def poles(image, boxes):
+        found = dots(image, boxes)
+        return Keypoints(found.xy + np.stack([np.zeros(17), 8.0 * (np.arange(17) - 8)], -1), found.confidence)
+
+    predictor.predict = poles
     session = make_session.of([[source] for source in sources], predictor, space=Space(cameras, SKELETON))
     slot = session.subscribe()
     session.start()
@@ -131,7 +138,7 @@ def test_the_session_publishes_the_scene(make_session, fakes):
         for _ in range(2):
             found = slot.take(timeout=5) or found
     assert found.scene.ids and len(found.scene.views[0]) == 2
-    assert np.linalg.norm(found.scene.points[0, 0] - point) < 0.02
+    assert np.linalg.norm(found.scene.points[0, 8] - point) < 0.02
     message = json.loads(found.message())
     assert message["scene"]["subjects"][0]["views"].keys() == {"0", "1"}
     assert {camera.name for camera in session.stats().cameras} == {"fake"}

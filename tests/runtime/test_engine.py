@@ -44,6 +44,22 @@ def test_builds_int8(rtx, bundle_path, int8_bundle_path):
         prepare_graph(load_bundle(bundle_path), "int8")
 
 
+def test_what_the_runtime_calls_is_there(rtx):
+    """The imaginary TensorRT of the other tests may not know more than the real one."""
+    called = {
+        "Runtime": ["deserialize_cuda_engine"],
+        "ICudaEngine": ["device_memory_size_v2", "create_execution_context", "create_runtime_config"],
+        "IRuntimeConfig": ["set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy"],
+        "IExecutionContext": ["set_device_memory", "set_optimization_profile_async", "set_input_shape",
+                              "set_tensor_address", "execute_async_v3"],
+        "ExecutionContextAllocationStrategy": ["USER_MANAGED"],
+        "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
+    }  # fmt: skip
+    for kind, names in called.items():
+        missing = [name for name in names if not hasattr(getattr(rtx, kind, None), name)]
+        assert not missing, kind
+
+
 def test_a_graph_that_is_none(rtx):
     with pytest.raises(BundleError, match="tensorrt_rtx cannot read the graph"):
         build_engine(rtx, b"no graph", 64, capability=(8, 9))

@@ -66,3 +66,43 @@ def test_along_clips_smooths_in_source_pixels(painted):
     noisy[..., 1, :2] = keypoints[..., 1, :2]
     labels = along_clips(Labels(noisy, np.ones((len(frames), K), np.float32)), moving, FLIP, smoothing=0.1)
     assert np.abs(labels.keypoints - keypoints)[..., :2].mean() < 0.6 * np.abs(noisy - keypoints)[..., :2].mean()
+
+
+def test_across_views_settles_sides_over_time_and_corrects_a_view():
+    from streampose.config import load_skeleton
+    from streampose.geometry.project import project_points
+    from streampose.methods.mask_labels import across_views
+    from streampose.methods.mask_prior import random_figures
+    from streampose.methods.mask_space import Anatomy
+    from streampose.methods.mask_views import Instants, _rays
+    from streampose.synthetic.scene import look_at
+
+    skeleton, rng = load_skeleton("human17"), np.random.default_rng(2)
+    start, end = random_figures(skeleton, 2, rng).joints * 1.7
+    moments = 10
+    body = start + np.linspace(0, 1, moments)[:, None, None] * (end - start) * 0.3
+    body = np.stack([body[..., 0], body[..., 2], -body[..., 1]], -1)  # z up
+    exact, rays, Rs, ts = [], [], [], []
+    for angle in (0.2, 1.9, 3.3, 5.0):
+        R, t = look_at(np.array([5 * np.cos(angle), 5 * np.sin(angle), 1.3]), np.zeros(3))
+        K, box = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.array([[200.0, 120, 440, 360]])
+        exact.append((project_points(body, K, R, t) + 0.5 - box[0, :2]) / 120 - 1)
+        rays.append(np.repeat(_rays(box, K), moments, 0))
+        Rs.append(np.repeat(R[None], moments, 0))
+        ts.append(np.repeat(t[None], moments, 0))
+    N = 4 * moments
+    exact = np.concatenate(exact)
+    instants = Instants(
+        np.arange(N).reshape(4, moments).T, np.zeros(moments, int), np.arange(moments) * 0.1,
+        np.concatenate(rays).astype(np.float32), np.concatenate(Rs), np.concatenate(ts), np.full(N, -1),
+    )  # fmt: skip
+    seen = np.concatenate([exact + rng.normal(0, 0.01, exact.shape), np.zeros((N, 17, 1))], -1).astype(np.float32)
+    swapped = np.random.default_rng(0).random(N) < 0.5
+    seen[swapped] = seen[swapped][:, skeleton.flip_index]
+    seen[3, 5] += 0.8  # one view of one moment is far off
+    labels = Labels(seen, np.full((N, 17), 0.8, np.float32))
+    found, named = across_views(labels, instants, skeleton, Anatomy(skeleton))
+    errors = np.linalg.norm(found.keypoints[..., :2] - exact, axis=-1)
+    assert named.all() and errors.mean() < 0.02 and errors[3, 5] < 0.1
+    assert np.linalg.norm(seen[..., :2] - exact, axis=-1).mean() > 0.05  # what it started from
+    assert found.confidence.min() > 0.6

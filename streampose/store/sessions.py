@@ -18,6 +18,7 @@ from typing import Any
 from streampose.console import logger
 from streampose.errors import StoreError
 from streampose.geometry.camera import camera_from_dict, camera_to_dict
+from streampose.store.copy import open_copy
 from streampose.store.schema import open_store, read_attributes, write_group, writing
 from streampose.store.writer import temporary_folder
 from streampose.structures import Session, View
@@ -101,13 +102,14 @@ def write_session(store: Path, session: Session, source_ids: Sequence[str]) -> s
     return identity
 
 
-def read_sessions(store: Path) -> list[StoredSession]:
+def read_sessions(store: Path | str) -> list[StoredSession]:
     """Every session of a store, sorted by id; those of which fewer than one view is left are not given.
 
     Raises:
         StoreError: no store, or a damaged session.
     """
-    store = Path(store)
+    copy = open_copy(store)
+    store = Path(store) if copy is None else copy.path
     open_store(store)
     folder = store / "sessions"
     names = sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []

@@ -14,6 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import streampose
 from streampose.runtime.predictor import load_predictor
 from streampose.server import uploads
 from streampose.server.app import create_app
@@ -88,6 +89,13 @@ def test_the_poses_of_a_picture(client, form):
     assert abs(np.mean([point[0] for point in subject.keypoints]) - shirt(1.0)) < 0.04 * pose.size[0]
 
 
+def test_an_upload_gives_what_a_loaded_model_gives(client, walker_bundle):
+    (poses,) = streampose.load(walker_bundle, runtime="onnx")([draw_walker(1.0)])
+    (subject,) = post(client, picture()).json()["frames"][0]["subjects"]
+    expected = np.concatenate([poses.xy[0], poses.z[0][:, None], poses.confidence[0][:, None]], -1)
+    np.testing.assert_allclose(subject["keypoints"], expected, atol=0.006)
+
+
 def test_boxes_say_where_the_subjects_are(client):
     x = shirt(1.0)
     here, elsewhere = f"box={x - 110},80,{x + 110},470", "box=0,0,60,60"
@@ -157,9 +165,9 @@ def test_what_is_too_large_is_refused_before_it_is_decoded(make_client, walk, mo
     assert post(client, bytes(200_001)).status_code == 413
     chunks = (bytes(50_000) for _ in range(5))  # of a length that nobody told
     assert client.post("/v1/pose", content=chunks).status_code == 413
-    bomb = png_header(60_000, 60_000) + zlib.compress(bytes(1_000_000), 9)
+    bomb = png_header(60_000, 60_000) + png_chunk(b"IDAT", zlib.compress(bytes(1_000_000), 9))
     assert post(client, bomb).status_code == 413
-    answer = post(client, png_header(8000, 8000))
+    answer = post(client, png_header(8000, 8000) + png_chunk(b"IDAT", b""))
     assert answer.status_code == 413 and "8000 x 8000" in answer.json()["detail"]
     monkeypatch.setattr(uploads, "MAX_FRAMES", 20)
     assert post(client, walk).status_code == 413
@@ -174,8 +182,11 @@ def test_uploads_wait_for_no_more_than_their_places(make_client):
 
 
 def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def encode(form: str, codec: str) -> bytes:

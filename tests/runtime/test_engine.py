@@ -49,7 +49,8 @@ def test_what_the_runtime_calls_is_there(rtx):
     called = {
         "Runtime": ["deserialize_cuda_engine"],
         "ICudaEngine": ["device_memory_size_v2", "create_execution_context", "create_runtime_config"],
-        "IRuntimeConfig": ["set_execution_context_allocation_strategy", "dynamic_shapes_kernel_specialization_strategy"],
+        "IRuntimeConfig": ["set_execution_context_allocation_strategy",
+                           "dynamic_shapes_kernel_specialization_strategy"],
         "IExecutionContext": ["set_device_memory", "set_optimization_profile_async", "set_input_shape",
                               "set_tensor_address", "execute_async_v3"],
         "ExecutionContextAllocationStrategy": ["USER_MANAGED"],

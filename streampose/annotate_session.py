@@ -158,11 +158,8 @@ def annotate_in_space(
         table = stack.enter_context(open_points(files["parquet"], skeleton, session.name, cameras))
         text = stack.enter_context(open_points_json(files["json"], skeleton, session.name, cameras))
         bar = stack.enter_context(progress(f"session {session.name}", None, "moments"))
-        width = None if smooth else 0.0
         watch = _Watch(clock)
-        windows = reconstruct(
-            seen, list(cameras.values()), skeleton, tolerance_seconds=0.5 / clock.rate, width_seconds=width
-        )
+        windows = reconstruct(seen, list(cameras.values()), skeleton, tolerance_seconds=0.5 / clock.rate, smooth=smooth)
         for window in windows:
             rows = watch.proven(window)
             for part in rows:
@@ -193,13 +190,14 @@ def annotate_in_space(
 
 @dataclass(frozen=True)
 class _Clock:
-    """Frame numbers of the session: those of its first view."""
+    """The rate of the session's first view, and what must be added to its times to get the session's."""
 
     rate: float
     offset_seconds: float
 
-    def frame(self, seconds: np.ndarray) -> np.ndarray:
-        return np.rint((seconds - self.offset_seconds) * self.rate).astype(int)
+    def frames(self, seconds: np.ndarray, first: float) -> np.ndarray:
+        """Frame numbers of the first view, counted from the session's first moment, which may lie between two."""
+        return np.rint((seconds - first) * self.rate).astype(int) + round((first - self.offset_seconds) * self.rate)
 
 
 def _clock(session: Session) -> _Clock:
@@ -226,6 +224,7 @@ class _Watch:
     clock: _Clock
     written: dict[int, tuple[int, int]] = field(default_factory=dict)  # person -> first and last frame
     frames: int = 0
+    _first: float | None = None  # time of the first moment
     _seen: dict[int, int] = field(default_factory=dict)
     _waiting: list[Points] = field(default_factory=list)
 
@@ -262,13 +261,14 @@ class _Watch:
     def _rows(self, window: list[InSpace]) -> Points:
         parts = []
         for person in window:
+            self._first = float(person.seconds[0]) if self._first is None else self._first
             known = np.isfinite(person.points).all(-1).any(-1)
             if known.any():
                 error = np.where(person.inliers, person.error_px, np.nan)
                 with np.errstate(all="ignore"):
                     middle = _nanmedian(error)
                 rows = Points(
-                    self.clock.frame(person.seconds), person.seconds, np.full(len(person.seconds), person.id),
+                    self.clock.frames(person.seconds, self._first), person.seconds, np.full(len(person.seconds), person.id),
                     person.points, person.uncertainty, middle, person.inliers.sum(0),
                 )  # fmt: skip
                 parts.append(rows.pick(known))

@@ -28,7 +28,7 @@ def write_c3d(
         joints: K names.
         rate: frames a second.
         points: (T, K, 3) metres; NaN where missing.
-        uncertainty: (T, K) metres, kept as the residuals of the markers.
+        uncertainty: (T, K) metres, kept as the residuals of the markers, which are whole millimetres, rounded up.
 
     Raises:
         ConfigError: ezc3d is not installed.
@@ -50,7 +50,7 @@ def write_c3d(
     millimetres[:3] = 1000 * points.transpose(2, 1, 0)
     file["data"]["points"] = millimetres
     known = np.isfinite(points).all(-1).T  # (K, T)
-    residuals = np.zeros((K, T)) if uncertainty is None else 1000 * np.nan_to_num(uncertainty.T)
+    residuals = np.zeros((K, T)) if uncertainty is None else np.ceil(1000 * np.nan_to_num(uncertainty.T))
     file["data"]["meta_points"]["residuals"] = np.where(known, residuals, -1.0)[None]
     with whole_file(path) as partial:
         made = partial.with_name(f"{partial.name}.c3d")  # ezc3d insists on its suffix

@@ -20,7 +20,7 @@ from streampose.structures import Camera, Skeleton
 MOST_EXHAUSTIVE = 5  # views, of which every combination is tried; with more, one view after the other
 LEAST_GAIN = 0.06  # of the possible score: swaps that gain less are not made
 LABEL_SAY = 0.1  # how much the labels say at each moment, in units of the body's size that a jump would cost
-BODY_SAY = 0.1  # how much the body's shape says (`handedness`), in the same units
+BODY_SAY = 0.3  # how much the body's shape says (`handedness`), in the same units
 LARGEST_JUMP = 1.0  # of the body's size; more is not worse
 
 

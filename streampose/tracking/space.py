@@ -53,7 +53,7 @@ def reconstruct(
     skeleton: Skeleton,
     *,
     tolerance_seconds: float,
-    width_seconds: float | None = None,
+    smooth: bool = True,
     left_right: bool = True,
 ) -> Iterator[list[InSpace]]:
     """The people of a session, window by window: those whom two views or more see.
@@ -61,23 +61,22 @@ def reconstruct(
     Args:
         views: the frames of each view, in order of time.
         tolerance_seconds: frames that are so close in time count as one moment; half of the time between frames.
-        width_seconds: of the smoothing, see `local_fit.smooth_points`; None for its own, 0 for none.
+        smooth: smooth the points in time, see `local_fit.smooth_points`.
         left_right: exchange left and right in views that confuse them.
     """
     windows = _windows(join_moments(views, tolerance_seconds), cameras, skeleton, left_right)
-    if width_seconds == 0:
+    if not smooth:
         yield from windows
         return
-    width = {} if width_seconds is None else {"width_seconds": width_seconds}
     before: list[InSpace] = []
     now: list[InSpace] | None = None
     for after in windows:
         if now is not None:
-            yield [_smooth(person, before, after, width) for person in now]
+            yield [_smooth(person, before, after) for person in now]
             before = now
         now = after
     if now is not None:
-        yield [_smooth(person, before, [], width) for person in now]
+        yield [_smooth(person, before, []) for person in now]
 
 
 def _windows(
@@ -121,7 +120,7 @@ def _place(person: Person, seconds: np.ndarray, cameras: Sequence[Camera], repai
     )  # fmt: skip
 
 
-def _smooth(person: InSpace, before: list[InSpace], after: list[InSpace], width: dict[str, float]) -> InSpace:
+def _smooth(person: InSpace, before: list[InSpace], after: list[InSpace]) -> InSpace:
     """The person of one window, smoothed together with the windows before and after."""
     sides = [next((p for p in side if p.id == person.id), None) for side in (before, after)]
     parts = [p for p in (sides[0], person, sides[1]) if p is not None]
@@ -130,7 +129,6 @@ def _smooth(person: InSpace, before: list[InSpace], after: list[InSpace], width:
         np.concatenate([p.points for p in parts]),
         np.concatenate([p.uncertainty for p in parts]),
         np.concatenate([p.seconds for p in parts]),
-        **width,
     )
     mine = slice(start, start + len(person.seconds))
     # What a detector gets wrong it gets wrong for a while: smoothing makes a point no surer.

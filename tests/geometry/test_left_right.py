@@ -4,7 +4,7 @@ from scipy.spatial.transform import Rotation
 
 from streampose.config import load_skeleton
 from streampose.geometry.distortion import project
-from streampose.geometry.left_right import LeftRight, limbs
+from streampose.geometry.left_right import LeftRight, handedness, limbs
 from streampose.geometry.match_views import extent, group, pair_costs
 from streampose.structures import Camera
 
@@ -33,8 +33,12 @@ def walker(moments, at=(0.0, 0.0), rng=None):
     swing = {}
     for number, bone in enumerate(SKELETON.bones):
         way = np.array(bone.direction) / np.linalg.norm(bone.direction)
-        swing[bone.child] = 0.4 * np.sin(phase + 2.1 * number) + 0.3
-        turned = Rotation.from_rotvec(np.stack([swing[bone.child], 0 * phase, 0.3 * swing[bone.child]], -1)).apply(way)
+        swing[bone.child] = 0.1 if bone.constant else 0.4 * np.sin(phase + 2.1 * number)
+        if bone.toward[2]:  # thighs swing forward, shins backward
+            swing[bone.child] = np.sign(bone.toward[2]) * (0.4 + 0.3 * np.sin(phase + 2.1 * number))
+        turned = Rotation.from_rotvec(
+            np.stack([swing[bone.child] + 0 * phase, 0 * phase, 0.1 * np.sin(phase)], -1)
+        ).apply(way)
         poses[:, bone.child] = poses[:, bone.parent] + 1.7 * bone.length * turned
     upright = poses[..., [0, 2, 1]] * [1, 1, -1]
     turned = np.einsum("tij,tkj->tki", Rotation.from_rotvec(np.outer(phase / 2, [0, 0, 1])).as_matrix(), upright)
@@ -69,6 +73,18 @@ def test_confused_views_and_limbs_are_found(views):
     points, moved = (np.concatenate([part[n] for part in parts], 1) for n in (0, 2))
     assert (moved ^ wrong)[..., PAIRED].mean() < 0.03 < 0.2 < wrong[..., PAIRED].mean()
     np.testing.assert_allclose(points, np.where((moved ^ wrong)[..., None], truth[:, :, FLIP], truth))
+
+
+def test_the_nose_and_the_knees_tell_left_from_right():
+    world = walker(60)
+    fits = handedness(world, SKELETON)
+    assert fits.mean() > 0.1
+    np.testing.assert_allclose(handedness(world[:, FLIP], SKELETON), -fits, atol=1e-9)
+    np.testing.assert_allclose(handedness(world * [-1, 1, 1], SKELETON), -fits, atol=1e-9)  # in a mirror
+    half = world.copy()
+    half[:, [9, 10]] = np.nan  # no head: the knees still tell
+    assert np.isfinite(handedness(half, SKELETON)).all()
+    assert (handedness(np.full((2, 17, 3), np.nan), SKELETON) == 0).all()
 
 
 def test_confidence_goes_with_its_joint_and_right_views_are_left_alone():

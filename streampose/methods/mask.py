@@ -68,7 +68,15 @@ from streampose.methods.mask_data import (
     read_frames,
     resize_images,
 )
-from streampose.methods.mask_labels import LabelMemory, Labels, across_views, along_clips, merge, predict_labels
+from streampose.methods.mask_labels import (
+    LabelMemory,
+    Labels,
+    across_views,
+    along_clips,
+    mask_fit,
+    merge,
+    predict_labels,
+)
 from streampose.methods.mask_pictures import draw_columns, draw_silhouettes
 from streampose.methods.mask_prior import dolls, silhouettes
 from streampose.methods.mask_reader import WEIGHTS as reader_weights
@@ -427,7 +435,8 @@ class MaskTask:
 
     def _merge(self, masks: Labels, own: Labels) -> Labels:
         """Average what rho and the detector say, by confidence and by how well each covers the frame's mask."""
-        fits = torch.stack([self.mask_fit(own), self.mask_fit(masks)])  # (2, N)
+        size = self.config.mask_size
+        fits = torch.stack([mask_fit(labels, self.frames, self.bones, size) for labels in (own, masks)])  # (2, N)
         weights = torch.exp((fits - fits.amax(0)) / FIT)[..., None]
         keypoints, confidence = merge(
             torch.from_numpy(np.stack([own.keypoints, masks.keypoints])),
@@ -436,21 +445,6 @@ class MaskTask:
             weights,
         )
         return Labels(keypoints.numpy(), confidence.numpy())
-
-    @torch.no_grad()
-    def mask_fit(self, labels: Labels) -> Tensor:
-        """Intersection over union of the drawn skeleton and the mask of every frame: (N,)."""
-        size, fits = self.config.mask_size, []
-        drawn, radius = self.bones.to(torch.device("cpu")).drawn("tight", True)
-        for start in range(0, len(self.frames), 256):
-            part = slice(start, start + 256)
-            height = torch.from_numpy(self.frames.height[part])
-            points = self.bones.points(torch.from_numpy(labels.keypoints[part, :, :2]).float(), height)
-            skeleton_mask = bone_maps.union(bone_maps.solid_bone_maps(points, drawn, radius * height[:, None], size))
-            mask = torch.from_numpy(resize_images(self.frames.masks[part], size)).float() / 255
-            shared = torch.minimum(mask, skeleton_mask).sum((1, 2))
-            fits.append(shared / torch.maximum(mask, skeleton_mask).sum((1, 2)).clamp_min(1e-6))
-        return torch.cat(fits)
 
     @torch.no_grad()
     def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streampose.methods.mask_data import Frames
+from streampose.losses import bone_maps
+from streampose.methods.mask_bones import BoneTables
+from streampose.methods.mask_data import Frames, resize_images
 from streampose.methods.mask_space import Anatomy, Cameras, triangulate_views
 from streampose.methods.mask_views import Instants
 from streampose.structures import Skeleton
@@ -148,6 +150,22 @@ def along_clips(
         keypoints[index] = (source - corner) * 2 / side - offset
         confidence[index] = sure
     return Labels(keypoints.astype(np.float32), confidence.astype(np.float32))
+
+
+@torch.no_grad()
+def mask_fit(labels: Labels, frames: Frames, bones: BoneTables, size: int) -> Tensor:
+    """Intersection over union of the drawn skeleton and the mask of every frame: (N,)."""
+    fits = []
+    drawn, radius = bones.to(torch.device("cpu")).drawn("tight", True)
+    for start in range(0, len(frames), 256):
+        part = slice(start, start + 256)
+        height = torch.from_numpy(frames.height[part])
+        points = bones.points(torch.from_numpy(labels.keypoints[part, :, :2]).float(), height)
+        skeleton_mask = bone_maps.union(bone_maps.solid_bone_maps(points, drawn, radius * height[:, None], size))
+        mask = torch.from_numpy(resize_images(frames.masks[part], size)).float() / 255
+        shared = torch.minimum(mask, skeleton_mask).sum((1, 2))
+        fits.append(shared / torch.maximum(mask, skeleton_mask).sum((1, 2)).clamp_min(1e-6))
+    return torch.cat(fits)
 
 
 @torch.no_grad()

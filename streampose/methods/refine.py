@@ -1,11 +1,12 @@
 """Several cameras teach one: any 2D detector is refined on what all views of a session say together.
 
-In rounds: the teacher, a running average of the detector, reads every view; the views' namings of left and right are
-settled by the body's anatomy and over time, joints are triangulated, and a body with constant bones is fitted to them
-and to the masks of all views (`methods/refine_fit.py`). Seen from each camera that body is the label, weighed by how
-well the view agrees with it, by which the detector is trained on single pictures; left and right are those of the
-body, so that the detector learns to tell them in one picture. Frames that no session shows keep the teacher's own
-reading, made consistent along their clips, so that what was learnt from them is not forgotten.
+In rounds: the teacher, a running average of the detector, reads every view (or the silhouette reader does, where what
+it reads from a mask explains the mask better, as on pictures that the detector does not know yet); the views' namings
+of left and right are settled by the body's anatomy and over time, joints are triangulated, and a body with constant
+bones is fitted to them and to the masks of all views (`methods/refine_fit.py`). Seen from each camera that body is the
+label, weighed by how well the view agrees with it, by which the detector is trained on single pictures; left and right
+are those of the body, so that the detector learns to tell them in one picture. Frames that no session shows keep the
+teacher's own reading, made consistent along their clips, so that what was learnt from them is not forgotten.
 
 Source: the triangulation of Mask as Supervision (Yang, Qiao, Sun), Eq. 10, as self-training with pseudo-labels instead
 of a loss through one batch; the fitted body is ours.
@@ -28,10 +29,12 @@ from streampose.errors import ConfigError, TrainingError
 from streampose.geometry.triangulate import triangulate_dlt
 from streampose.losses import heatmaps
 from streampose.methods.mask_affine import to_view
-from streampose.methods.mask_config import AugmentationConfig
-from streampose.methods.mask_data import Augmentation, Frames, random_views, read_frames
-from streampose.methods.mask_labels import LabelMemory, Labels, across_views, along_clips, predict_labels
+from streampose.methods.mask_bones import BoneTables
+from streampose.methods.mask_config import AugmentationConfig, SilhouetteConfig
+from streampose.methods.mask_data import Augmentation, Frames, random_views, read_frames, resize_images
+from streampose.methods.mask_labels import LabelMemory, Labels, across_views, along_clips, mask_fit, predict_labels
 from streampose.methods.mask_pictures import draw_columns
+from streampose.methods.mask_reader import load_shipped
 from streampose.methods.mask_space import Anatomy, Cameras, look, to_rays
 from streampose.methods.mask_views import Instants, Mixture, find_instants
 from streampose.methods.refine_fit import Shape, fit_body
@@ -42,6 +45,8 @@ from streampose.structures import Skeleton
 WINDOW, OVERLAP = 150, 6  # moments that are fitted at once, and what windows share at each end
 LONGEST_GAP = 1.0  # seconds without a moment, after which a new window begins
 AGREES = 0.15  # distance between a detection and the fitted body, in [-1, 1], at which the label's weight is a third
+MASK_SIZE = 32  # side of the masks by which readings are compared
+BETTER = 0.05  # by so much more of the mask, as IoU, must what is read from it explain than what the picture says
 LEAST_WEIGHT = 0.3  # of a label that the view's own detection contradicts
 
 
@@ -118,9 +123,8 @@ class RefineTask:
         self.networks = nn.ModuleDict({"detector": self.detector, "teacher": self.teacher, "labels": self.labels})
         self.mixture = Mixture(instants, len(frames), instants.largest, config.share)
         self.anatomy = Anatomy(skeleton)
-        self._made: tuple[int, Labels, np.ndarray] | None = (
-            None  # the engine tries a step before the first
-        )
+        self.bones, self._reader = BoneTables(skeleton), _load_reader(skeleton)
+        self._made: tuple[int, Labels, np.ndarray] | None = None  # the engine tries a step before the first
         self.round_steps = config.steps
         self.total_steps = config.rounds * config.steps
 
@@ -205,12 +209,26 @@ class RefineTask:
         device = memory.keypoints.device
         if self._made is None or self._made[0] != due:
             own = predict_labels(self.teacher.eval(), self.frames.crops, self.skeleton.flip_index, device)
-            self._made = (due, *self.make_labels(own))
+            self._made = (due, *self.make_labels(self._or_masks(own, device)))
         _, labels, named = self._made
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))
         memory.named.copy_(torch.from_numpy(named))
         memory.made.fill_(due)
+
+    def _or_masks(self, own: Labels, device: torch.device) -> Labels:
+        """The teacher's readings; where what rho reads from the mask explains it better, that."""
+        if self._reader is None:
+            return own
+        network, size = self._reader
+        read = predict_labels(
+            network.to(device), resize_images(self.frames.masks, size), self.skeleton.flip_index, device
+        )
+        fits = [mask_fit(labels, self.frames, self.bones, MASK_SIZE).numpy() for labels in (own, read)]
+        better = fits[1] > fits[0] + BETTER
+        logger.info("%d of %d frames are read from their masks, which explains them better", better.sum(), len(better))
+        keypoints = np.where(better[:, None, None], read.keypoints, own.keypoints)
+        return Labels(keypoints, np.where(better[:, None], read.confidence, own.confidence))
 
     def make_labels(self, own: Labels) -> tuple[Labels, np.ndarray]:
         """What single pictures say, replaced by what all views say together.
@@ -279,6 +297,13 @@ class RefineTask:
         target = to_view(self.labels.keypoints[batch["index"][:12]], batch["matrix"][:12], batch["flipped"][:12], flip)
         shown = [draw_columns(images, [], points, self.skeleton) for points in (target, out.keypoints)]
         return np.concatenate(shown, 0)
+
+
+def _load_reader(skeleton: Skeleton) -> tuple[nn.Module, int] | None:
+    """The network that reads silhouettes and comes with the package for this skeleton, and the side of its masks."""
+    config = SilhouetteConfig()
+    network = build_detector(config.detector, skeleton.num_joints, config.size, channels=1)
+    return (network.eval(), config.size) if load_shipped(network, skeleton, config) else None
 
 
 def name_alike(own: Labels, settled: Labels, flip_index: list[int]) -> Labels:

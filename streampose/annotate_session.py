@@ -267,9 +267,9 @@ class _Watch:
                 error = np.where(person.inliers, person.error_px, np.nan)
                 with np.errstate(all="ignore"):
                     middle = _nanmedian(error)
+                frames = self.clock.frames(person.seconds, self._first)
                 rows = Points(
-                    self.clock.frames(person.seconds, self._first), person.seconds, np.full(len(person.seconds), person.id),
-                    person.points, person.uncertainty, middle, person.inliers.sum(0),
+                    frames, person.seconds, np.full(len(frames), person.id), person.points, person.uncertainty, middle, person.inliers.sum(0),
                 )  # fmt: skip
                 parts.append(rows.pick(known))
         if not parts:

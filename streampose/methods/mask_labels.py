@@ -185,9 +185,9 @@ def across_views(labels: Labels, instants: Instants, skeleton: Skeleton, anatomy
         safe = np.where(seen, index, index.max(1, keepdims=True))
         rays, R, t = (torch.from_numpy(values) for values in instants.cameras_of(safe).values())
         cameras = Cameras(rays, R, t, instants.lens_of(safe))
-        xy, sure = torch.from_numpy(keypoints[safe][..., :2]), torch.from_numpy(confidence[safe])
-        space = triangulate_views(xy, sure, torch.from_numpy(seen), cameras, skeleton.root, anatomy, reweigh=3)
-        best = sure.masked_fill(~torch.from_numpy(seen)[..., None], 0).amax(1, keepdim=True)
+        xy, own = torch.from_numpy(keypoints[safe][..., :2]), torch.from_numpy(confidence[safe])
+        space = triangulate_views(xy, own, torch.from_numpy(seen), cameras, skeleton.root, anatomy, reweigh=3)
+        best = own.masked_fill(~torch.from_numpy(seen)[..., None], 0).amax(1, keepdim=True)
         parts.append((space.keypoints, space.agreement * torch.maximum(best, best[..., flip]), space.world))
     points, sure, world = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
     for number in np.unique(instants.subject):

@@ -269,7 +269,8 @@ class _Watch:
                     middle = _nanmedian(error)
                 frames = self.clock.frames(person.seconds, self._first)
                 rows = Points(
-                    frames, person.seconds, np.full(len(frames), person.id), person.points, person.uncertainty, middle, person.inliers.sum(0),
+                    frames, person.seconds, np.full(len(frames), person.id), person.points, person.uncertainty, middle,
+                    person.inliers.sum(0),
                 )  # fmt: skip
                 parts.append(rows.pick(known))
         if not parts:

@@ -8,6 +8,8 @@
       .spans/<source>/<n>.json       what the finished spans of an unfinished source gave
       .tmp/                          what is being written; worth nothing after a crash
 
+At other places (`s3://...`) it looks a little different, see `copy`.
+
 A clip that no source lists does not exist. Nothing is ever changed in place: every group is written under `.tmp` and
 published by a rename, so that a reader, or the next run after a crash, sees it whole or not at all.
 

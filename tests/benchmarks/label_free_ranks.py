@@ -7,7 +7,30 @@ kind. `--spoil` adds models made from the best one of each run: weights with noi
 joints exchanged (wrong optima that a mask cannot see). Intervals are of 95 %, by drawing kinds with replacement.
 "cv" is the smallest correlation when one kind at a time is left out.
 
-MEASURED
+Measured on the test split of SynthPose (600 frames, one camera): 116 models of 24 kinds, among them the recipe as
+printed and without structure (which fill masks and are wrong), models taught with labels, and spoiled ones.
+
+| measure | PCK@0.2 with flips | %-MSE with flips | PCK@0.2 | PA-MPJPE with flips | MPJPE with flips | cv |
+|---|---|---|---|---|---|---|
+| score | 0.948 [0.88, 0.97] | 0.949 | 0.818 | 0.879 | 0.898 | 0.942 |
+| IoU x bone fit | 0.942 [0.83, 0.98] | 0.941 | 0.848 | 0.897 | 0.912 | 0.934 |
+| bone fit | 0.921 [0.84, 0.96] | 0.910 | 0.894 | 0.923 | 0.917 | 0.914 |
+| reader distance | 0.909 [0.79, 0.96] | 0.947 | 0.742 | 0.857 | 0.882 | 0.895 |
+| mask IoU | 0.766 [0.57, 0.87] | 0.763 | 0.588 | 0.673 | 0.687 | 0.737 |
+| IoU x inside x sides (before) | 0.595 [0.30, 0.81] | 0.604 | 0.388 | 0.499 | 0.502 | 0.541 |
+| confidence | 0.565 [0.18, 0.86] | 0.524 | 0.474 | 0.467 | 0.464 | 0.531 |
+| side difference | 0.452 [-0.04, 0.72] | 0.446 | 0.370 | 0.442 | 0.383 | 0.331 |
+| mirror distance | 0.450 [0.13, 0.68] | 0.470 | 0.273 | 0.319 | 0.393 | 0.390 |
+| turn distance | 0.230 [-0.16, 0.62] | 0.252 | -0.033 | 0.116 | 0.128 | 0.152 |
+| joints inside | -0.098 [-0.47, 0.39] | -0.079 | -0.277 | -0.179 | -0.161 | -0.177 |
+| bone change | -0.239 [-0.44, 0.05] | -0.233 | -0.290 | -0.151 | -0.279 | -0.322 |
+| left-right swaps | -0.257 [-0.49, -0.01] | -0.177 | -0.517 | -0.294 | -0.319 | -0.319 |
+| gain distance | -0.346 [-0.53, -0.03] | -0.302 | -0.480 | -0.429 | -0.347 | -0.391 |
+| jitter | -0.624 [-0.73, -0.39] | -0.561 | -0.682 | -0.633 | -0.593 | -0.657 |
+
+The reader's agreement is as good among models that learnt from it, but it underrates those that are better than the
+reader, and own skeletons have none; so it is not part of the score. Where exchanged joints are of one limb (elbows and
+wrists) the score hardly falls (0.603 to 0.600, PCK 0.715 to 0.656).
 """
 
 from __future__ import annotations

@@ -183,7 +183,13 @@ def annotate_in_space(
     write_session_report(files["report"], session.name, entry, tally, files["parquet"], skeleton, cameras, pictures)
     entry["files"] = {kind: str(file) for kind, file in files.items()}
     entry["verdict"] = "repaired" if lost else "ok"
-    entry["reason"] = f"without {', '.join(lost)}, which could not be annotated" if lost else ""
+    reasons = [f"without {', '.join(lost)}, which could not be annotated"] if lost else []
+    if not entry["people"]:
+        reasons.append(
+            "nobody was found at the same place by two views; check the calibration, the offsets and the model"
+        )
+        logger.warning(f"session {session.name}: {reasons[-1]}")
+    entry["reason"] = "; ".join(reasons)
     write_text(note, json.dumps({"entry": entry, "state": state}, indent=2) + "\n")
     return entry
 

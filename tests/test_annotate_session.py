@@ -131,6 +131,7 @@ def test_nobody_in_the_session(recording, tmp_path):
     tables = write_tables(tmp_path / "views", make_cameras(), people=[np.full((FRAMES, 17, 3), np.nan)] * 2)
     entry = annotate_in_space(load_session(recording), tables, SKELETON, tmp_path / "out")
     assert entry["verdict"] == "ok" and entry["people"] == 0 and entry["error_px"] is None
+    assert "nobody was found" in entry["reason"]
 
 
 def test_the_verb_annotates_the_views_first(recording, tmp_path, monkeypatch, walker_bundle):

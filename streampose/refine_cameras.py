@@ -3,6 +3,9 @@
 The keypoints are our own (`annotate` is run on the views unless its tables are named), or those of OpenPose or
 DeepLabCut: for the view `cam01` a table `cam01.keypoints.parquet`, a folder `cam01` or `cam01_json` of OpenPose files,
 or a file `cam01*.csv`. The given calibration stays as it is; the refined one is written beside it.
+
+Keypoints that are wrong in the same way all the time, as those of a weak model, pull the cameras to wrong places though
+the error falls; a small model of one's own is no replacement for a board.
 """
 
 from __future__ import annotations
@@ -329,7 +332,8 @@ def _write_page(path: Path, session: Session, entry: dict[str, Any], given, came
     text = (
         f"{entry['people']} people at {entry['moments']} moments. Median distance between keypoints and the "
         f"re-projected points of all views: {entry['before_px']:.2f} px with the given cameras, "
-        f"{entry['after_px']:.2f} px with the refined ones; on joints that were left out of refining: {held_out}."
+        f"{entry['after_px']:.2f} px with the refined ones; on joints that were left out of refining: {held_out}. Keypoints that are "
+        "wrong in the same way all the time move the cameras too: look at the pictures, and at cameras that moved far."
     )
     header = ["camera", "before, px", "after, px", "turned, degrees", "moved, mm", "focal length"]
     sections = [Section("Cameras", [text], [Table(header, rows)])]

@@ -1,7 +1,9 @@
 """Better places for calibrated cameras, from keypoints that they all saw: bundle adjustment of cameras and points.
 
 Keypoints of a moving subject tie cameras together as the corners of a board do, less exactly but at every moment. What
-they cannot know stays as it was given: the world's place and its scale.
+they cannot know stays as it was given: the world's place and its scale. Nor can it be seen where a detector is wrong in
+the same way all the time: then cameras move until wrong keypoints meet, and the error falls all the same, also that of
+joints held out. Refine with keypoints of a good model, and of people who walk all over the place.
 """
 
 from __future__ import annotations

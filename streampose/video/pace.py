@@ -8,6 +8,7 @@ import time
 LATE_SECONDS = 1.0  # a player that is further behind gives up catching up
 LONGEST_WAIT = 2.0  # seconds between two pictures of a recording; a longer gap in its timestamps is closed
 JUMP_SECONDS = 2.0  # of a stream's timestamps against the clock of this machine, from which they are not believed
+BACK_SECONDS = 0.5  # that they may go back before the stream counts as begun anew
 MEMORY_SECONDS = 30.0  # over which the smallest delay of a stream is remembered, twice
 
 
@@ -45,12 +46,15 @@ class Clock:
         self._shift = 0.0
         self._last: tuple[float, float] | None = None  # pts_seconds as they were given out, and when
 
-    def tell(self, pts_seconds: float | None, now: float) -> float:
+    def tell(self, pts_seconds: float | None, now: float, behind: float = 0.0) -> float:
         """The time of the next picture in the stream's own seconds, which go on where they jumped.
+
+        Pictures that come late are no jump: their time goes on as the stream says.
 
         Args:
             pts_seconds: what the stream says; None where it says nothing.
             now: `time.monotonic()` when the picture came.
+            behind: seconds that reading is behind the stream, which it may catch up with at once.
         """
         if self._last is None:
             told = 0.0 if pts_seconds is None else pts_seconds
@@ -58,7 +62,7 @@ class Clock:
             before, at = self._last
             expected = before + max(now - at, 1e-3)
             told = expected if pts_seconds is None else pts_seconds + self._shift
-            if abs(told - expected) > JUMP_SECONDS:
+            if told > expected + JUMP_SECONDS + behind or told < before - BACK_SECONDS:
                 self._shift += expected - told
                 told = expected
             told = max(told, before + 1e-3)

@@ -221,7 +221,7 @@ def _decode(source: LiveSource, container: av.container.InputContainer, clock: C
                 converter = Converter(shape[::-1] if orientation.transposed else shape, orientation)
             image = converter.convert(picture, converter.size, "rgb24")
             own = float(picture.time) if told and picture.time is not None else None
-            pts_seconds = clock.tell(own, came)
+            pts_seconds = clock.tell(own, came, behind)
             yield image, pts_seconds, pacer.wait(pts_seconds) if paced else came
 
 

@@ -62,6 +62,13 @@ def test_a_pause_of_the_stream_stays_a_pause():
     assert [clock.tell(s, 10 + s) for s in (0.0, 0.1, 6.1)] == [0.0, 0.1, 6.1]
 
 
+def test_pictures_that_come_late_keep_their_times():
+    """Nothing came for half a minute, then all at once; some of it was left out to catch up."""
+    clock = Clock()
+    told = [clock.tell(0.0, 10.0), clock.tell(0.1, 40.0), clock.tell(0.2, 40.01), clock.tell(20.0, 40.1, behind=29.7)]
+    assert [*told, clock.tell(30.3, 40.3, behind=10.0)] == pytest.approx([0.0, 0.1, 0.2, 20.0, 30.3])
+
+
 def test_backlog_is_what_comes_on_top_of_the_usual_delay():
     backlog = Backlog()
     assert [backlog.behind(n / 10, 100.0 + n / 10) for n in range(3)] == pytest.approx([0, 0, 0])

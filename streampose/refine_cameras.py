@@ -136,6 +136,11 @@ def refine_session(
     change = (
         f"{refined.before_px:.2f} px before, {refined.after_px:.2f} px after, {refined.held_out_px:.2f} px held out"
     )
+    if keypoints is None:
+        logger.warning(
+            f"session {session.name}: refined by our own keypoints; where the model is weak, the cameras may be worse "
+            "than given though the error fell; --keypoints takes better ones"
+        )
     if entry["improved"]:
         logger.info(f"session {session.name}: keypoints re-project to {change}")
     else:
@@ -332,8 +337,9 @@ def _write_page(path: Path, session: Session, entry: dict[str, Any], given, came
     text = (
         f"{entry['people']} people at {entry['moments']} moments. Median distance between keypoints and the "
         f"re-projected points of all views: {entry['before_px']:.2f} px with the given cameras, "
-        f"{entry['after_px']:.2f} px with the refined ones; on joints that were left out of refining: {held_out}. Keypoints that are "
-        "wrong in the same way all the time move the cameras too: look at the pictures, and at cameras that moved far."
+        f"{entry['after_px']:.2f} px with the refined ones; on joints that were left out of refining: {held_out}. "
+        "Keypoints that are wrong in the same way all the time move the cameras too: look at the pictures, and at "
+        "cameras that moved far."
     )
     header = ["camera", "before, px", "after, px", "turned, degrees", "moved, mm", "focal length"]
     sections = [Section("Cameras", [text], [Table(header, rows)])]

@@ -127,6 +127,7 @@ def test_memory_over_ten_hours(workers, tmp_path, capsys):
         while run.poll() is None:
             memory.append(resident_mib(run.pid))
             time.sleep(0.25)
+        assert run.stdout is not None
         result = json.loads(run.stdout.read())
     (source,) = result["sources"]
     assert source["frames"] == 10 * 60 * 150 and len(source["clips"]) >= 10

@@ -153,8 +153,8 @@ def selftrain(
 
         return run(
             store=store, method=method, refine=refine, preset=preset, skeleton=skeleton, config=config,
-            overrides=overrides or [], out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume, init=init, seed=seed,
-            device=device, precision=precision, force_promote=force_promote,
+            overrides=overrides or [], out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume,
+            init=init, seed=seed, device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 
     run_verb(

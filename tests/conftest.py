@@ -14,10 +14,20 @@ import numpy as np
 import pytest
 
 from streampose.config import load_skeleton
+from streampose.console import logger
 from streampose.structures import Skeleton
 
 SIZE = 64  # side of the crops of the bundle below
 PADDING = 0.15
+
+
+@pytest.fixture(autouse=True)
+def same_logger():
+    """A command that runs in this process sets up the package's logger; the next test finds it as it was."""
+    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers = propagate, handlers
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,9 @@
-"""Make the model that is shipped as `streampose/default_bundle`: SynthPose people, no labels, one self-training run.
+"""Make the model that is shipped as `streampose/default_bundle`: SynthPose people and no labels.
 
     python pipelines/pretrain.py --work /tmp/pretrain --max-minutes 40 [--mocap FOLDER] [--body FOLDER]
+
+First by the method `mask` on single videos, then refined on sessions of four cameras, which tell left from right (the
+shipped one in two runs: 14 sessions and 2 x 3,000 steps, then 60 sessions and 9,000 steps).
 
 Motion capture (BVH) and a MakeHuman body, where they are named, add recorded motions and a skinned body to the
 procedural ones; see `streampose synth --help`.
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--mocap", type=Path, help="folder of BVH files")
     parser.add_argument("--body", type=Path, help="folder of a MakeHuman body")
     parser.add_argument("--videos", type=int, default=16, help="further videos of each kind")
+    parser.add_argument("--sessions", type=int, default=60, help="recordings by four cameras to refine on; 0 for none")
     arguments = parser.parse_args()
     start_logging()
 
@@ -50,6 +54,14 @@ def main() -> None:
     )  # fmt: skip
     if trained["bundle"] is None:
         raise SystemExit(trained["reason"])
+    if arguments.sessions:
+        views = {"videos": arguments.sessions, "cameras": 4, "fps": 12.5, "seed": 41_001}
+        synth(out=work / "sessions", **views)
+        ingest([], sessions=[work / "sessions"], store=work / "sessions.zarr", workers=2)
+        trained = selftrain(
+            store=work / "sessions.zarr", refine="triangulate", init=Path(trained["bundle"]), out=work / "runs",
+            models=work / "models", overrides=["steps=6000"], force_promote=True,
+        )  # fmt: skip
     measured = evaluate(
         store=work / "unseen.zarr", truth=work / "unseen", model=work / "models" / "current", out=work / "evaluation"
     )

@@ -132,7 +132,8 @@ def test_the_session_publishes_the_scene(make_session, fakes):
     session.start()
     point = np.array([0.1, 0.05, 0.2])
     found, until = None, time.monotonic() + 20
-    while not (found and found.scene.ids and max(predictor.batches) == 2):  # a scene holds for some time: the first one saw one camera only
+    # a scene holds for some time: the first one saw one camera only
+    while not (found and found.scene.ids and max(predictor.batches) == 2):
         assert time.monotonic() < until
         for camera, source in zip(cameras, sources, strict=True):
             x, y = project(point[None], camera)[0]

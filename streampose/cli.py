@@ -12,13 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from streampose.options import (
+    Calibration,
+    Collect,
     Config,
+    Host,
     Json,
     LogLevel,
     Model,
+    Offer,
     Overrides,
     Overwrite,
     Precision,
+    Recordings,
+    Refine,
     Runtime,
     Seed,
     SkeletonName,
@@ -124,10 +130,7 @@ def selftrain(
     ] = None,
     store: Store = Path("store.zarr"),
     method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
-    refine: Annotated[
-        str | None,
-        typer.Option(help="Instead, refine a model on sessions of calibrated cameras: triangulate."),
-    ] = None,
+    refine: Refine = None,
     preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
     config: Config = None,
@@ -279,9 +282,7 @@ def serve(
     model: Model = None,
     runtime: Runtime = "auto",
     precision: Precision = "f32",
-    host: Annotated[
-        str, typer.Option(help="Address to listen at; loopback unless you open it to others.")
-    ] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8765,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 1,
     smooth: Annotated[bool, typer.Option(help="Mend and smooth the keypoints; else what the model says.")] = True,
@@ -290,24 +291,16 @@ def serve(
         str, typer.Option(help="Who finds people: motion, hog, torchvision:NAME=FILE or onnx:FILE.")
     ] = "motion",
     detect_every: Annotated[int, typer.Option(help="Frames between looks for further people.")] = 10,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Calibration of several cameras: gives the people in space.")
-    ] = None,
-    recordings: Annotated[
-        Path | None, typer.Option(help="Folder for what the page records; without it nothing is recorded.")
-    ] = None,
-    collect: Annotated[
-        Path | None, typer.Option(help="Store for hard moments, for the next selftrain; without it none are kept.")
-    ] = None,
+    calibration: Calibration = None,
+    recordings: Recordings = None,
+    collect: Collect = None,
     private: Annotated[
         bool, typer.Option("--private", help="Pictures are neither stored nor sent; only poses are.")
     ] = False,
     token: Token = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM certificate, for TLS (https).")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key, where the certificate file does not hold it.")] = None,
-    offer: Annotated[
-        list[str] | None, typer.Option(help="A further source that the page may switch to; may be repeated.")
-    ] = None,
+    offer: Offer = None,
     max_upload_mb: Annotated[float, typer.Option(help="Size of pictures and videos that may be uploaded.")] = 32.0,
     loop: Annotated[bool, typer.Option(help="Play a file again when it ends.")] = True,
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,

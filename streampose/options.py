@@ -29,6 +29,18 @@ Precision = Annotated[
 SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii16, mouse or a YAML file of your own.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
+Refine = Annotated[
+    str | None, typer.Option(help="Instead, refine a model on sessions of calibrated cameras: triangulate.")
+]
+Recordings = Annotated[
+    Path | None, typer.Option(help="Folder for what the page records; without it nothing is recorded.")
+]
+Collect = Annotated[
+    Path | None, typer.Option(help="Store for hard moments, for the next selftrain; without it none are kept.")
+]
+Offer = Annotated[list[str] | None, typer.Option(help="A further source that the page may switch to; may be repeated.")]
+Host = Annotated[str, typer.Option(help="Address to listen at; loopback unless you open it to others.")]
+Calibration = Annotated[Path | None, typer.Option(help="Calibration of several cameras: gives the people in space.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is already there.")]
 
 

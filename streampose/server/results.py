@@ -210,7 +210,7 @@ class Timings:
 
     def __init__(self, keep: int = 20_000):
         self._at = np.full(keep, -np.inf)
-        self._milliseconds = np.full(keep, np.nan, np.float32)  # zeros would take their memory page by page, for minutes
+        self._milliseconds = np.full(keep, np.nan, np.float32)  # zeros take memory page by page
         self._count = 0
 
     def add(self, now: float, milliseconds: float) -> None:

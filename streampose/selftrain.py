@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -131,7 +132,12 @@ def selftrain(
     held_out = choose_held_out(whole.clips())
     reader = TrainingPart(whole.path, held_out)
     torch.manual_seed(seed)
-    task = WAYS[method].make_task(reader, shape, settings, chosen)
+    try:
+        task = WAYS[method].make_task(reader, shape, settings, chosen)
+    except TrainingError:
+        if not resume and world.rank == 0:
+            shutil.rmtree(run_dir, ignore_errors=True)  # there is nothing to resume
+        raise
     if init is not None and not (resume and has_checkpoint(run_dir)):
         logger.info("%s: taken over: %s", init, initialise(task.networks, init, shape.joints))
     size = settings.input_size

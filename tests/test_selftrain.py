@@ -237,3 +237,29 @@ def test_errors_say_what_to_do(store, tmp_path):
     with pytest.raises(StoreError, match="no clip in it"):
         few(tmp_path / "empty.zarr", tmp_path)
     assert not (tmp_path / "runs").exists()  # nothing is left behind by a wrong call
+
+
+def test_refining_needs_sessions_and_a_known_way(store, tmp_path):
+    with pytest.raises(TrainingError, match="ingest --session"):
+        few(store, tmp_path, refine="triangulate", overrides=["steps=2"])
+    with pytest.raises(ConfigError, match="--refine average: unknown; choose triangulate"):
+        few(store, tmp_path, refine="average")
+    assert not list((tmp_path / "runs").iterdir())  # nothing to resume by mistake
+
+
+def test_a_model_is_refined_on_a_session(tmp_path):
+    from streampose.ingest import ingest
+    from streampose.synth import synth
+
+    synth(out=tmp_path / "views", videos=1, seconds=4, size=(160, 160), fps=12, cameras=3, seed=4)
+    ingest([], sessions=[tmp_path / "views"], store=tmp_path / "s.zarr", rate=6)
+    result = few(
+        tmp_path / "s.zarr", tmp_path, refine="triangulate", overrides=["steps=3", "rounds=2", "fit_steps=4"],
+        device="cpu",
+    )  # fmt: skip
+    assert result["method"] == "triangulate" and result["metrics_before"]["model"].endswith("default_bundle")
+    assert result["metrics"]["free/score"] > 0.2  # three steps do not forget what the shipped model knows
+    bundle = load_bundle(Path(result["bundle"]))
+    assert (bundle.method, bundle.preset) == ("triangulate", "tiny")
+    with pytest.raises(TrainingError, match="no run to resume"):
+        selftrain(out=tmp_path / "nowhere", resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -22,12 +23,10 @@ PADDING = 0.15
 
 
 @pytest.fixture(autouse=True)
-def same_logger():
-    """A command that runs in this process sets up the package's logger; the next test finds it as it was."""
-    level, propagate, handlers = logger.level, logger.propagate, list(logger.handlers)
-    yield
-    logger.setLevel(level)
-    logger.propagate, logger.handlers = propagate, handlers
+def plain_logger():
+    """A command that runs in this process sets up the package's logger; each test finds it as it is at first."""
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers = True, []
 
 
 @pytest.fixture(scope="session")

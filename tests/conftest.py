@@ -25,8 +25,9 @@ PADDING = 0.15
 @pytest.fixture(autouse=True)
 def plain_logger():
     """A command that runs in this process sets up the package's logger; each test finds it as it is at first."""
+    logging.disable(logging.NOTSET)
     logger.setLevel(logging.NOTSET)
-    logger.propagate, logger.handlers = True, []
+    logger.disabled, logger.propagate, logger.handlers = False, True, []
 
 
 @pytest.fixture(scope="session")

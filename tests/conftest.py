@@ -26,6 +26,7 @@ PADDING = 0.15
 def plain_logger():
     """A command that runs in this process sets up the package's logger; each test finds it as it is at first."""
     logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
     logger.setLevel(logging.NOTSET)
     logger.disabled, logger.propagate, logger.handlers = False, True, []
 

@@ -81,17 +81,22 @@ def write_record(store: Path, source_id: str, span: Span, record: SpanRecord, op
     with writing(store):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        temporary.write_text(json.dumps({**asdict(record), "options": options}), encoding="utf-8")
+        temporary.write_text(json.dumps({**asdict(record), "options": _made_for(span, options)}), encoding="utf-8")
         os.replace(temporary, path)
 
 
 def read_record(store: Path, source_id: str, span: Span, options: dict[str, Any]) -> SpanRecord | None:
-    """What an earlier run noted of a span with the same options; None where there is nothing."""
+    """What an earlier run noted of the same span with the same options; None where there is nothing."""
     try:
         values = json.loads(record_path(store, source_id, span).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return SpanRecord(**values) if values.pop("options", None) == _made_for(span, options) else None
+    except (OSError, ValueError, TypeError, AttributeError):  # damaged, or of a version that noted other things
         return None
-    return SpanRecord(**values) if values.pop("options", None) == options else None
+
+
+def _made_for(span: Span, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the span's edges: another version may divide the video in another way."""
+    return {**options, "edges": [span.start_seconds, span.end_seconds]}
 
 
 def forget_records(store: Path, source_id: str) -> None:

@@ -55,6 +55,24 @@ def load_config(
     return _validate(schema, values, str(path or "configuration"))
 
 
+def load_preset(
+    schema: type[Model],
+    method: str,
+    preset: str,
+    path: str | Path | None = None,
+    overrides: list[str] | tuple[str, ...] = (),
+) -> Model:
+    """Read a preset of `configs/methods/METHOD.yaml`, then a file of changes to it, then `key=value` overrides.
+
+    Raises:
+        ConfigError: no such preset, and what `load_config` raises.
+    """
+    presets = _read_yaml(configs_folder() / "methods" / f"{method}.yaml")
+    if preset not in presets:
+        raise ConfigError(f"preset {preset!r}: {method} has {', '.join(presets)}")
+    return load_config(schema, path, overrides, base=presets[preset] or {})
+
+
 def merge_values(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A copy of nested values in which those of `changes` replace or extend the ones of `base`."""
     merged = dict(base)

@@ -5,6 +5,7 @@ from streampose.config import (
     Strict,
     configs_folder,
     load_config,
+    load_preset,
     load_skeleton,
     skeleton_from_dict,
     skeleton_to_dict,
@@ -26,6 +27,19 @@ def test_file_and_overrides_in_that_order(tmp_path):
     file.write_text("seed: 3\ninner: {rate: 0.5}\n")
     config = load_config(Example, file, ["inner.rate=0.25"])
     assert (config.seed, config.inner.rate) == (3, 0.25)
+
+
+def test_preset_then_file_then_overrides(tmp_path, monkeypatch):
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "example.yaml").write_text("plain:\nquick: {seed: 5, inner: {rate: 0.5}}\n")
+    monkeypatch.setattr("streampose.config.configs_folder", lambda: tmp_path)
+    assert load_preset(Example, "example", "plain") == Example()
+    file = tmp_path / "own.yaml"
+    file.write_text("seed: 6\n")
+    config = load_preset(Example, "example", "quick", file, ["inner.rate=0.25"])
+    assert (config.seed, config.inner.rate) == (6, 0.25)
+    with pytest.raises(ConfigError, match="preset 'slow': example has plain, quick"):
+        load_preset(Example, "example", "slow")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from streampose.config import Strict, configs_folder, load_config, read_yaml
+from streampose.config import Strict, load_preset
 from streampose.errors import ConfigError
 
 
@@ -122,10 +122,7 @@ def load_mask_config(
     Raises:
         ConfigError: no such preset, an unknown key or loss term, or a wrong value.
     """
-    presets = read_yaml(configs_folder() / "methods" / "mask.yaml")
-    if preset not in presets:
-        raise ConfigError(f"preset {preset!r}: method mask has {', '.join(presets)}")
-    config = load_config(MaskConfig, path, overrides, base=presets[preset])
+    config = load_preset(MaskConfig, "mask", preset, path, overrides)
     for name, stage in config.stages.items():
         unknown = sorted(stage.terms.keys() - set(TERMS))
         if unknown:

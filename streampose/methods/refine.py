@@ -23,7 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from streampose.config import Strict, configs_folder, load_config, read_yaml
+from streampose.config import Strict, load_preset
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, TrainingError
 from streampose.geometry.triangulate import triangulate_dlt
@@ -85,10 +85,7 @@ def load_refine_config(
     Raises:
         ConfigError: no such preset, an unknown key or loss term, or a wrong value.
     """
-    presets = read_yaml(configs_folder() / "methods" / "refine.yaml")
-    if preset not in presets:
-        raise ConfigError(f"preset {preset!r}: --refine triangulate has {', '.join(presets)}")
-    config = load_config(RefineConfig, path, overrides, base=presets[preset])
+    config = load_preset(RefineConfig, "refine", preset, path, overrides)
     if unknown := sorted(config.terms.keys() - {"label", "label_xy", "label_z"}):
         raise ConfigError(f"terms: unknown {', '.join(unknown)} (known: label, label_xy, label_z)")
     return config

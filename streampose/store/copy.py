@@ -129,6 +129,7 @@ class WorkingCopy:
             (self.path / "sources" / name).mkdir(exist_ok=True)
             write_json(self.path / "sources" / name, values)
         self._copy_sessions()
+        self._copy_labels()
         self._copy_pairs()
 
     def sources_there(self) -> dict[str, dict[str, Any]]:
@@ -148,6 +149,16 @@ class WorkingCopy:
                 write_json(folder.parent, {})
             folder.mkdir(exist_ok=True)
             _publish_file(folder / GROUP, text)
+
+    def _copy_labels(self) -> None:
+        """What names the sets of labels that are there; their arrays come when they are read."""
+        there = self.remote.read(f"labels/{n}/{GROUP}" for n in self.remote.folders("labels"))
+        for folder in folders_in(self.path / "labels"):
+            if f"labels/{folder.name}/{GROUP}" not in there:
+                self._bury(folder)
+        for path, text in there.items():
+            (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+            _publish_file(self.path / path, text)
 
     def _copy_pairs(self) -> None:
         path = f"pairs/{GROUP}"

@@ -32,6 +32,8 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
   paper does not say where z comes from).
 - `self_training`: later stages replace those targets by the detector's own predictions, merged with
   rho's.
+- `supervision`: labels, where there are some, add a supervised term, take the place of the pseudo-labels of their
+  frames and settle left and right around them (`methods/supervision.py`).
 - `terms` that the paper has not: `ceiling` (a projected bone is at most `max_length` long), `space` (3D bone lengths,
   so that z explains a short projection), `equal` (left and right bones are equally long in 3D), `across` (shoulders and
   hips stand across the trunk in 3D), `empty` (heatmaps are flat where the subject was taken out of the picture, so
@@ -47,7 +49,7 @@ Where we differ (each is a switch; `tests/benchmarks/mask_synthpose.py` shows wh
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -71,8 +73,10 @@ from streampose.methods.mask_data import (
 from streampose.methods.mask_labels import (
     LabelMemory,
     Labels,
+    Naming,
     across_views,
     along_clips,
+    label_distances,
     mask_fit,
     merge,
     predict_labels,
@@ -84,6 +88,15 @@ from streampose.methods.mask_reader import load_shipped, reader_loss
 from streampose.methods.mask_schedule import Schedule
 from streampose.methods.mask_space import Anatomy, Cameras, Space, triangulate_views
 from streampose.methods.mask_views import Instants, Mixture, find_instants, no_instants
+from streampose.methods.supervision import (
+    Labelled,
+    find_pinned,
+    labelled_batch,
+    labelled_count,
+    pin,
+    read_labelled,
+    supervised_term,
+)
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.models.shape_prior import ShapePriorNetwork
 from streampose.store.reader import StoreReader
@@ -97,14 +110,28 @@ __all__ = ["MaskConfig", "MaskTask", "from_view", "load_mask_config", "make_task
 def make_task(reader: StoreReader, skeleton: Skeleton, config: MaskConfig, device: torch.device | str) -> MaskTask:
     """Read a store's clips into memory and set up the training that `training.engine.train` runs."""
     frames = read_frames(reader, config.input_size, config.cache_megabytes)
-    return MaskTask(frames, skeleton, config, find_instants(reader, frames) if config.multiview.triangulate else None)
+    instants = find_instants(reader, frames) if config.multiview.triangulate else None
+    labelled = read_labelled(reader, skeleton, config.supervision, config.input_size)
+    return MaskTask(frames, skeleton, config, instants, labelled, [clip.id for clip in reader.clips()])
 
 
 class MaskTask:
     """What the engine trains; see `training.engine.Task`."""
 
-    def __init__(self, frames: Frames, skeleton: Skeleton, config: MaskConfig, instants: Instants | None = None):
-        self.frames, self.skeleton, self.config = frames, skeleton, config
+    def __init__(
+        self,
+        frames: Frames,
+        skeleton: Skeleton,
+        config: MaskConfig,
+        instants: Instants | None = None,
+        labelled: Labelled | None = None,
+        clips: Sequence[str] = (),
+    ):
+        self.frames, self.skeleton, self.config, self.labelled = frames, skeleton, config, labelled
+        self.pinned = None
+        if labelled is not None and config.supervision.pin:
+            self.pinned = find_pinned(labelled, frames, list(clips))
+        self.num_labelled = labelled_count(labelled, config.supervision, config.batch_size)
         self.instants = no_instants(len(frames)) if instants is None else instants
         self.mixture = Mixture(self.instants, len(frames), config.multiview.views, config.multiview.share)
         self.anatomy = Anatomy(skeleton)
@@ -155,7 +182,8 @@ class MaskTask:
         how = Augmentation(**self.config.augmentation.model_dump())
         dolls_share = self.config.dolls if self.config.structure else 0.0
         num_dolls = round(self.config.batch_size * dolls_share)
-        drawn, seen = self.mixture.draw(step, max(1, (self.config.batch_size - num_dolls) // 2), rng)
+        own = self.config.batch_size - num_dolls - self.num_labelled
+        drawn, seen = self.mixture.draw(step, max(1, own // 2), rng)
         index = drawn.repeat(2)
         views = {"index": index} | random_views(self.frames, index, rng, how)
         if len(seen):
@@ -165,7 +193,10 @@ class MaskTask:
             views["doll_images"], views["doll_joints"] = dolls(self.skeleton, backgrounds, rng)
             for image in views["doll_images"]:
                 disturb(image, rng, how)
-        return {name: torch.from_numpy(value) for name, value in views.items()}
+        batch = {name: torch.from_numpy(value) for name, value in views.items()}
+        if self.labelled is not None:
+            batch |= labelled_batch(self.labelled, self.skeleton, self.num_labelled, rng, how, self.frames)
+        return batch
 
     # ---------------------------------------------------------------- losses
 
@@ -192,12 +223,13 @@ class MaskTask:
         skeleton_mask = self._skeleton_mask(x, stage, height)
         G = self._geodesic(view["geodesic"]) if stage.geodesic else torch.ones_like(view["geodesic"])
         terms: dict[str, Tensor] = {}
-        # the first stage settles on one naming of left and right, unless the sessions know it
-        facing = name == next(iter(self.config.stages)) and not (self.config.multiview.labels and len(self.instants))
+        # the first stage settles on one naming of left and right, unless labels or sessions know it
+        known = self.labelled is not None or (self.config.multiview.labels and len(self.instants))
+        facing = name == next(iter(self.config.stages)) and not known
         if weights.keys() & {"label", "label_xy", "label_z"}:
             terms |= self._label_terms(batch, out, facing)
         if "doll" in weights:
-            painted = DetectorOutput(*(value[count:] for value in both))
+            painted = DetectorOutput(*(value[count : count + len(batch["doll_joints"])] for value in both))
             sure = torch.ones_like(painted.confidence)
             distances = self._distances(painted, batch["doll_joints"], sure, "facing" if facing else "closer")
             terms["doll"] = distances["label"] + 2 * distances["label_xy"] + distances["label_z"]
@@ -231,6 +263,9 @@ class MaskTask:
                 out.heatmaps, torch.full_like(out.heatmaps, 1 / out.heatmaps[0, 0].numel())
             )
             terms["empty"] = _mean(flat, 1 - present)
+        if self.labelled is not None:
+            given = DetectorOutput(*(value[-len(batch["labelled_joints"]) :] for value in both))
+            terms["supervised"], weights["supervised"] = supervised_term(given, batch), self.config.supervision.weight
         weights = {term: weight for term, weight in weights.items() if term in terms}
         return {term: terms[term] for term in weights}, weights
 
@@ -262,7 +297,7 @@ class MaskTask:
         size = self.config.mask_size
         mask = F.interpolate(batch["masks"][:, None].float() / 255, size=(size, size), mode="area")[:, 0]
         geodesic = F.interpolate(batch["geodesic"][:, None], size=(size, size), mode="bilinear", align_corners=False)
-        images = [batch[name] for name in ("images", "doll_images") if name in batch]
+        images = [batch[name] for name in ("images", "doll_images", "labelled_images") if name in batch]
         return {
             "images": torch.cat(images).permute(0, 3, 1, 2).float() / 255,
             "mask": mask,
@@ -368,43 +403,10 @@ class MaskTask:
         return self._distances(out, target, weight, "facing" if facing else "closer", memory.named[index])
 
     def _distances(
-        self,
-        out: DetectorOutput,
-        target: Tensor,
-        weight: Tensor,
-        naming: Literal["given", "closer", "facing"],
-        given: Tensor | None = None,
+        self, out: DetectorOutput, target: Tensor, weight: Tensor, naming: Naming, given: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weighted mean distance of heatmaps, x and y, and z to target joints.
-
-        Args:
-            target: (B, K, 3) in [-1, 1]; joints outside the image do not count.
-            weight: (B, K).
-            naming: of left and right: the target's own; whichever is closer, and likewise the sign of z; or that by
-                which the subject faces the camera.
-            given: (B,) samples whose naming is the target's own in any case.
-        """
-        flip = self.skeleton.flip_index
-        xy = out.keypoints[..., :2].detach()
-        near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
-        far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
-        own = torch.full_like(near, naming == "given", dtype=torch.bool) if given is None else given
-        swap = ((self.bones.to(xy.device).faces_away(target) if naming == "facing" else far < near) & ~own)[:, None]
-        target = torch.where(swap[..., None], target[:, flip], target)
-        weight = torch.where(swap, weight[:, flip], weight)
-        weight = weight * (target[..., :2].abs() < 1).all(-1)
-        total = weight.sum().clamp_min(1)
-        maps = heatmaps.gaussian_targets(target[..., :2], out.heatmaps.shape[-1])
-        target = target.clamp(-1, 1)
-        z, known = out.keypoints[..., 2:], target[..., 2:]
-        agrees = ((weight * (z * known)[..., 0]).sum(1).detach() >= 0) | own
-        known = torch.where(agrees[:, None, None], known, -known)
-        distances = {
-            "label": heatmaps.heatmap_cross_entropy(out.heatmaps, maps),
-            "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], target[..., :2]),
-            "label_z": heatmaps.robust_distance(z, known),
-        }
-        return {name: (distance * weight).sum() / total for name, distance in distances.items()}
+        away = self.bones.to(target.device).faces_away(target) if naming == "facing" else None
+        return label_distances(out, target, weight, naming, self.skeleton.flip_index, given, away)
 
     def _label_if_due(self, stage: str) -> None:
         """Make the pseudo-labels at the beginning of the stages that ask for it."""
@@ -419,13 +421,24 @@ class MaskTask:
         if due > 1:
             own = predict_labels(self.detector, self.frames.crops, flip, device)
             labels = self._merge(labels, own)
-        labels = along_clips(labels, self.frames, flip)
+        labels, pinned = self._pin(labels)
+        labels = along_clips(labels, self.frames, flip, fixed=pinned)
         if self.config.multiview.labels and len(self.instants):
             labels, named = across_views(labels, self.instants, self.skeleton, self.anatomy)
             memory.named.copy_(torch.from_numpy(named))
+        if self.pinned is not None:
+            memory.named.logical_or_(torch.from_numpy(self.pinned.named).to(device))
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))
         memory.made.fill_(due)
+
+    def _pin(self, labels: Labels) -> tuple[Labels, np.ndarray | None]:
+        """Pseudo-labels with the labels in their places, and (N,) bool which those are; None where there are none."""
+        if self.labelled is None or self.pinned is None:
+            return labels, None
+        fixed = np.zeros(len(self.frames), bool)
+        fixed[self.pinned.frame] = True
+        return pin(labels, self.labelled, self.pinned, self.skeleton.flip_index), fixed
 
     def read_masks(self, device: torch.device) -> Labels:
         """What rho reads from the frames' masks."""
@@ -456,7 +469,9 @@ class MaskTask:
         count = min(12, len(batch["images"]))
         of_views = ("seen", "rays", "R", "t")
         batch = {
-            key: value[:count] for key, value in batch.items() if not key.startswith("doll") and key not in of_views
+            key: value[:count]
+            for key, value in batch.items()
+            if not key.startswith(("doll", "labelled")) and key not in of_views
         }
         view = self._view(batch)
         out = self.detector(view["images"])

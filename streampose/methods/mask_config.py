@@ -85,6 +85,24 @@ class AugmentationConfig(Strict):
     empty: float = 0.04
 
 
+class SupervisionConfig(Strict):
+    """How labels are used; nothing is where no set of them is named.
+
+    Attributes:
+        labels: names of sets of labels in the store.
+        weight: of the supervised term.
+        share: part of a batch that are labelled frames.
+        hidden: weight of joints that were placed but not seen, beside 1 for those that were.
+        pin: whether labels replace the pseudo-labels of their frames and spread from there.
+    """
+
+    labels: list[str] = []
+    weight: float = Field(default=1.0, ge=0)
+    share: float = Field(default=0.25, gt=0, lt=1)
+    hidden: float = Field(default=0.7, ge=0, le=1)
+    pin: bool = True
+
+
 class MaskConfig(Strict):
     """All settings of the method; presets are in configs/methods/mask.yaml."""
 
@@ -104,6 +122,7 @@ class MaskConfig(Strict):
     seed: int = 0
     silhouette: SilhouetteConfig = SilhouetteConfig()
     multiview: MultiviewConfig = MultiviewConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     stages: dict[str, StageConfig]
 

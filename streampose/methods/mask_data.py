@@ -132,9 +132,16 @@ class Augmentation:
 
 
 def random_views(
-    frames: Frames, index: np.ndarray, rng: np.random.Generator, how: Augmentation
+    frames: Frames,
+    index: np.ndarray,
+    rng: np.random.Generator,
+    how: Augmentation,
+    backgrounds: Frames | None = None,
 ) -> dict[str, np.ndarray]:
     """Augmented views of frames.
+
+    Args:
+        backgrounds: frames whose surroundings subjects are put on, now and then; None for the frames themselves.
 
     Returns:
         images (B, S, S, 3) uint8, masks (B, S, S) uint8, geodesic (B, S / 2, S / 2) float32, matrix (B, 2, 3) float32
@@ -162,7 +169,7 @@ def random_views(
         if empty[b]:
             crop, mask = without_subject(crop, mask), np.zeros_like(mask)
         elif rng.random() < how.background:
-            crop = _on_background(crop, mask, frames, rng)
+            crop = _on_background(crop, mask, frames if backgrounds is None else backgrounds, rng)
         images[b] = cv2.warpAffine(
             crop, pixel_matrix(matrix[b], S), (S, S), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )

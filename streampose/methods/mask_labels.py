@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streampose.losses import bone_maps
+from streampose.losses import bone_maps, heatmaps
 from streampose.methods.mask_bones import BoneTables
 from streampose.methods.mask_data import Frames, resize_images
 from streampose.methods.mask_space import Anatomy, Cameras, triangulate_views
 from streampose.methods.mask_views import Instants
+from streampose.models.detector import DetectorOutput
 from streampose.structures import Skeleton
 
 VIEWS = ((1.0, 0.0, False), (1.0, 0.0, True), (0.88, 10.0, False), (0.88, -10.0, True))  # scale, degrees, flipped
 BATCH = 128
 SMOOTHING_SECONDS = 0.06
 FACING = 0.1  # metres that a joint moves, against one bone length of facing the wrong way
+KNOWN = 100.0  # sides of the crop that joints would have to move before a frame is flipped whose naming is known
 AGREEMENT = 0.12  # spread of the views, in [-1, 1] coordinates, at which confidence falls to a third
+
+Naming = Literal["given", "closer", "facing"]
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,20 @@ def merge(
 
 
 def along_clips(
-    labels: Labels, frames: Frames, flip_index: list[int], *, smoothing: float = SMOOTHING_SECONDS
+    labels: Labels,
+    frames: Frames,
+    flip_index: list[int],
+    *,
+    smoothing: float = SMOOTHING_SECONDS,
+    fixed: np.ndarray | None = None,
 ) -> Labels:
     """Make left and right consistent along each clip, then smooth over time in source pixels.
 
-    Of the two namings of a whole clip the one is kept that agrees with most of its frames.
+    Of the two namings of a whole clip the one is kept that agrees with its fixed frames, else with most of its frames.
 
     Args:
         smoothing: standard deviation of the Gaussian window in seconds; 0 leaves the positions as they are.
+        fixed: (N,) bool, frames whose naming and places are known: they stay as they are.
     """
     keypoints, confidence = labels.keypoints.copy(), labels.confidence.copy()
     for number in np.unique(frames.clip):
@@ -142,14 +153,58 @@ def along_clips(
         offset = np.array([1.0, 1.0, 0.0])
         source = corner + (keypoints[index] + offset) / 2 * side  # (T, K, 3) source pixels
         sure = confidence[index]
-        swap = flip_path(source[..., :2], sure, flip_index)
+        known = np.zeros(len(index), bool) if fixed is None else fixed[index]
+        swap = flip_path(source[..., :2], sure, flip_index, KNOWN * side[:, 0, 0] * known if known.any() else None)
         source[swap] = source[swap][:, flip_index] * (1, 1, -1)  # the mirror image in depth
         sure[swap] = sure[swap][:, flip_index]
         if smoothing > 0:
-            source, sure = _smooth(source, sure, seconds, smoothing)
+            smooth, sure = _smooth(source, sure, seconds, smoothing)
+            source = np.where(known[:, None, None], source, smooth)
         keypoints[index] = (source - corner) * 2 / side - offset
         confidence[index] = sure
     return Labels(keypoints.astype(np.float32), confidence.astype(np.float32))
+
+
+def label_distances(
+    out: DetectorOutput,
+    target: Tensor,
+    weight: Tensor,
+    naming: Naming,
+    flip: list[int],
+    given: Tensor | None = None,
+    away: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Weighted mean distance of heatmaps, x and y, and z to target joints.
+
+    Args:
+        target: (B, K, 3) in [-1, 1]; joints outside the image do not count.
+        weight: (B, K).
+        naming: of left and right: the target's own; whichever is closer, and likewise the sign of z; or that by
+            which the subject faces the camera.
+        flip: the permutation that swaps left and right.
+        given: (B,) samples whose naming is the target's own in any case.
+        away: (B,) for `facing`: targets that face away from the camera by their own naming.
+    """
+    xy = out.keypoints[..., :2].detach()
+    near = (weight * ((xy - target[..., :2]) ** 2).sum(-1)).sum(1)
+    far = (weight[:, flip] * ((xy - target[:, flip, :2]) ** 2).sum(-1)).sum(1)
+    own = torch.full_like(near, naming == "given", dtype=torch.bool) if given is None else given
+    swap = ((far < near if away is None else away) & ~own)[:, None]
+    target = torch.where(swap[..., None], target[:, flip], target)
+    weight = torch.where(swap, weight[:, flip], weight)
+    weight = weight * (target[..., :2].abs() < 1).all(-1)
+    total = weight.sum().clamp_min(1)
+    maps = heatmaps.gaussian_targets(target[..., :2], out.heatmaps.shape[-1])
+    target = target.clamp(-1, 1)
+    z, known = out.keypoints[..., 2:], target[..., 2:]
+    agrees = ((weight * (z * known)[..., 0]).sum(1).detach() >= 0) | own
+    known = torch.where(agrees[:, None, None], known, -known)
+    distances = {
+        "label": heatmaps.heatmap_cross_entropy(out.heatmaps, maps),
+        "label_xy": heatmaps.robust_distance(out.keypoints[..., :2], target[..., :2]),
+        "label_z": heatmaps.robust_distance(z, known),
+    }
+    return {name: (distance * weight).sum() / total for name, distance in distances.items()}
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from streampose.config import skeleton_from_dict
 from streampose.errors import StoreError
 from streampose.store.copy import WorkingCopy, open_copy
 from streampose.store.jpeg import Pictures, read_pictures
+from streampose.store.labels import Labels, read_labels
 from streampose.store.schema import SEGMENT_ARRAYS, SEGMENT_LARGE, WHERE_MISSING, open_store, read_attributes
 from streampose.structures import Clip, Skeleton
 
@@ -229,6 +230,17 @@ class StoreReader:
         """The number in its video of each frame of a clip: (T,) int64."""
         self._clip(clip_id)
         return self._small_arrays(clip_id)["frame_index"]
+
+    def labels(self, names: Sequence[str] | None = None) -> Labels:
+        """Labels of the clips and frames that are read here: all sets, or those of these names, as one.
+
+        Raises:
+            StoreError: no set of that name, or it is damaged.
+        """
+        labels = read_labels(self.path if self._copy is None else self._copy, names)
+        lengths = {clip.id: clip.num_frames for clip in self.clips()}
+        rows = zip(labels.clip.tolist(), labels.frame.tolist(), strict=True)
+        return labels.pick(np.array([frame < lengths.get(clip, 0) for clip, frame in rows], bool))
 
     def files(self) -> dict[str, int]:
         """Every file of the store, as a path inside it, and its bytes."""

@@ -17,6 +17,7 @@ from streampose.options import (
     Config,
     Host,
     Json,
+    LabelSets,
     LogLevel,
     Model,
     Offer,
@@ -140,6 +141,7 @@ def selftrain(
     max_minutes: Annotated[float | None, typer.Option(help="End cleanly after so many minutes.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run with its own settings.")] = False,
     init: Annotated[Path | None, typer.Option(help="Run or bundle to start from; joints are matched by name.")] = None,
+    labels: LabelSets = None,
     force_promote: Annotated[bool, typer.Option("--force-promote", help="Promote even a worse model.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
@@ -157,7 +159,7 @@ def selftrain(
         return run(
             store=store, method=method, refine=refine, preset=preset, skeleton=skeleton, config=config,
             overrides=overrides or [], out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume,
-            init=init, seed=seed, device=device, precision=precision, force_promote=force_promote,
+            init=init, labels=labels or [], seed=seed, device=device, precision=precision, force_promote=force_promote,
         )  # fmt: skip
 
     run_verb(

@@ -30,7 +30,11 @@ SkeletonName = Annotated[str, typer.Option(help="Skeleton: human17, coco17, mpii
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings that differ from the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
 Refine = Annotated[
-    str | None, typer.Option(help="Instead, refine a model on sessions of calibrated cameras: triangulate.")
+    str | None,
+    typer.Option(help="Instead, refine a model: by triangulate on sessions of calibrated cameras, or on labels."),
+]
+LabelSets = Annotated[
+    list[str] | None, typer.Option("--labels", help="Set of labels to learn from too, or all; may be repeated.")
 ]
 Recordings = Annotated[
     Path | None, typer.Option(help="Folder for what the page records; without it nothing is recorded.")

@@ -25,6 +25,7 @@ from streampose.export import export
 from streampose.files import write_text
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
+from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
 from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
 from streampose.runtime.bundle import default_bundle
 from streampose.store.reader import StoreReader
@@ -55,7 +56,10 @@ class Method(NamedTuple):
 
 
 METHODS = {"mask": Method(MaskConfig, load_mask_config, make_task)}
-REFINEMENTS = {"triangulate": Method(RefineConfig, load_refine_config, make_refine_task)}
+REFINEMENTS = {
+    "triangulate": Method(RefineConfig, load_refine_config, make_refine_task),
+    "labels": Method(TuneConfig, load_tune_config, make_tune_task),
+}
 WAYS = METHODS | REFINEMENTS
 
 
@@ -73,6 +77,7 @@ def selftrain(
     max_minutes: float | None = None,
     resume: Path | bool = False,
     init: Path | None = None,
+    labels: Sequence[str] = (),
     force_promote: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -86,14 +91,16 @@ def selftrain(
         store: what `streampose ingest` made.
         method, preset, config, overrides: what is trained and how; see configs/methods/.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
-            store's sessions say together. The model is `init`, else the current one, else the one that is shipped; it
-            also says the size of the network, so that `preset` does not count.
+            store's sessions say together, `labels` on labelled frames. The model is `init`, else the current one, else
+            the one that is shipped; it also says the size of the network, so that `preset` does not count.
         skeleton: another skeleton than the store's.
         out: the run's folder is made in it.
         models: `current` in it is what the other commands use; the one before stays as `previous`.
         max_minutes: of all this, evaluation and export included; the schedule is fitted to it.
         resume: continue the last run in `out`, or the run in this folder, with its own configuration.
         init: run or bundle whose weights to start from; joints are matched by name.
+        labels: names of sets of labels in the store that are learnt too, or `all`; `refine="labels"` takes all where
+            none is named.
         force_promote: make it the current model even if it measures worse.
         seed, device, precision: as the engine takes them; the seed is overruled by `--set seed=`.
 
@@ -120,8 +127,10 @@ def selftrain(
                 raise ConfigError(f"--refine {refine}: unknown; choose {', '.join(REFINEMENTS)}")
             preset, size = read_network(init)
             overrides = [f"input_size={size}", *overrides]
+            labels = labels or (["all"] if refine == "labels" else [])
         elif method not in METHODS:
             raise ConfigError(f"--method {method}: unknown; choose {', '.join(METHODS)}")
+        overrides = [*label_overrides(labels, method, whole), *overrides]
         settings = WAYS[method].load(preset, config, [f"seed={seed}", *overrides])
         seed = settings.seed
         shape = whole.skeleton if skeleton is None else load_skeleton(skeleton)
@@ -305,6 +314,25 @@ def open_reader(store: Path) -> StoreReader:
     if not reader.clips():
         raise StoreError(f"{store}: no clip in it; `streampose inspect {store}` says why each video gave none")
     return reader
+
+
+def label_overrides(labels: Sequence[str], method: str, reader: StoreReader) -> list[str]:
+    """What names the sets of labels in a method's settings.
+
+    Raises:
+        ConfigError: the method does not learn from labels. StoreError: there are no such labels.
+    """
+    if not labels:
+        return []
+    if "supervision" not in WAYS[method].schema.model_fields:
+        able = [name for name, way in WAYS.items() if "supervision" in way.schema.model_fields]
+        raise ConfigError(f"--labels: {method} does not learn from labels; these do: {', '.join(able)}")
+    names = reader.label_names()
+    wanted = names if list(labels) == ["all"] else list(labels)
+    if missing := [name for name in wanted if name not in names] if wanted else ["all"]:
+        there = ", ".join(names) or "none; bring some in with `streampose labels import FILE`"
+        raise StoreError(f"{reader.name}: no labels {', '.join(missing)}; there are {there}")
+    return [f"supervision.labels={json.dumps(wanted)}"]
 
 
 def model_to_refine(models: Path) -> Path:

@@ -18,7 +18,7 @@ from streampose.config import skeleton_from_dict
 from streampose.errors import StoreError
 from streampose.store.copy import WorkingCopy, open_copy
 from streampose.store.jpeg import Pictures, read_pictures
-from streampose.store.labels import Labels, read_labels
+from streampose.store.labels import Labels, label_names, read_labels
 from streampose.store.schema import SEGMENT_ARRAYS, SEGMENT_LARGE, WHERE_MISSING, open_store, read_attributes
 from streampose.structures import Clip, Skeleton
 
@@ -237,10 +237,14 @@ class StoreReader:
         Raises:
             StoreError: no set of that name, or it is damaged.
         """
-        labels = read_labels(self.path if self._copy is None else self._copy, names)
+        labels = read_labels(self._copy or self.path, names)
         lengths = {clip.id: clip.num_frames for clip in self.clips()}
         rows = zip(labels.clip.tolist(), labels.frame.tolist(), strict=True)
         return labels.pick(np.array([frame < lengths.get(clip, 0) for clip, frame in rows], bool))
+
+    def label_names(self) -> list[str]:
+        """Names of the sets of labels."""
+        return label_names(self._copy or self.path)
 
     def files(self) -> dict[str, int]:
         """Every file of the store, as a path inside it, and its bytes."""

@@ -22,7 +22,6 @@ from typing import Any
 from streampose.config import load_skeleton
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StoreError, VideoError
-from streampose.ingestion.across_views import add_still_subject
 from streampose.ingestion.options import Options
 from streampose.ingestion.spans import Span, SpanRecord, forget_records, plan_spans, read_record
 from streampose.ingestion.work import begin_worker, ingest_span, reason_of
@@ -134,6 +133,8 @@ def ingest(
                 logger.warning("%s: %s: %s", result["source"], result["verdict"], result["reason"])
             if copy is not None:
                 push_source(copy, job.source_id, replace=overwrite)
+        if recordings:
+            from streampose.ingestion.across_views import add_still_subject  # here: it takes long to import
         for recording in recordings:
             add_still_subject(folder, recording, options, list(sources.values()), copy)
         pairs = renew_pairs(folder, copy, seed)

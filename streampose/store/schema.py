@@ -57,12 +57,19 @@ WHERE_MISSING = {"quality": 1.0}  # name -> value of the frames of clips that we
 
 
 def create_store(
-    path: Path, skeleton: Skeleton, *, crop_size: int, margin: float | None = None, codec: str = "zstd"
+    path: Path,
+    skeleton: Skeleton,
+    *,
+    crop_size: int,
+    margin: float | None = None,
+    codec: str = "zstd",
+    draft: bool = False,
 ) -> dict[str, Any]:
     """Make an empty store, or open the one that is there and check that it is made for the same thing.
 
     Args:
         margin: how much is kept free around the subject in the crops, as a share of its longer side.
+        draft: the store is made for something else than clips; who brings clips decides about skeleton and crops.
 
     Returns:
         The store's attributes.
@@ -81,6 +88,7 @@ def create_store(
             **({} if margin is None else {"margin": margin}),
             "codec": codec,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **({"draft": True} if draft else {}),
         }
         with writing(path):
             for group in ("sources", "clips"):
@@ -89,6 +97,13 @@ def create_store(
             write_group(path, attributes)  # last: a store without it is not one yet
         return attributes
     attributes = open_store(path)
+    if attributes.get("draft") and not draft:  # made for priors alone: what its crops are like was not decided yet
+        del attributes["draft"]
+        attributes |= {"skeleton": skeleton_to_dict(skeleton), "crop_size": crop_size, "codec": codec}
+        attributes |= {} if margin is None else {"margin": margin}
+        with writing(path):
+            write_group(path, attributes)
+        return attributes
     if attributes["skeleton"]["name"] != skeleton.name:
         raise StoreError(
             f"{path}: made for skeleton {attributes['skeleton']['name']}, not {skeleton.name}; "

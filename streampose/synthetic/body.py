@@ -100,13 +100,27 @@ def landmarks_of(heads: dict[str, np.ndarray], nose: np.ndarray, top: np.ndarray
 def procedural_body(rng: np.random.Generator) -> Body:
     """A random person: proportions, girth, clothes, hair."""
     height, girth = rng.uniform(1.5, 1.95), rng.uniform(0.85, 1.25)
-    rig = _rig(height, girth, rng)
+    rig = _random_rig(height, girth, rng)
     return _Tailor(rig, height, girth, rng).dress()
 
 
-def _rig(height: float, girth: float, rng: np.random.Generator) -> Rig:
+def random_rig(rng: np.random.Generator) -> Rig:
+    """The proportions of a random person, without the mesh."""
+    return _random_rig(rng.uniform(1.5, 1.95), rng.uniform(0.85, 1.25), rng)
+
+
+def average_rig(height: float = 1.7) -> Rig:
+    """The proportions of an average person of this height in metres."""
+    return _rig(height, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def _random_rig(height: float, girth: float, rng: np.random.Generator) -> Rig:
     legs, arms = rng.uniform(0.95, 1.06), rng.uniform(0.94, 1.07)
     shoulders, hips = rng.uniform(0.9, 1.12), rng.uniform(0.9, 1.12)
+    return _rig(height, girth, legs, arms, shoulders, hips)
+
+
+def _rig(height: float, girth: float, legs: float, arms: float, shoulders: float, hips: float) -> Rig:
     thigh, shin, ankle, trunk = 0.245 * legs, 0.245 * legs, 0.04, (1 - 0.53 * legs) / 0.47
     heads = {
         "pelvis": np.zeros(3), "spine": np.array([0, 0, 0.05 * trunk]), "chest": np.array([-0.005, 0, 0.14 * trunk]),

@@ -5,6 +5,9 @@
     model.int8.onnx      the same with quantised convolutions; only where it was exported with `--precision int8`
     weights.safetensors  the detector, for the torch runtime and for fine-tuning
 
+A bundle of kind `lifter` takes 2D joints instead of pictures (`runtime/lifter.py` runs it); its model.onnx is
+joints (R, K, 2), visibility (R, K), codes (R, Z) -> poses (R, K, 3) metres along the camera's axes, placement (R, 3).
+
 Opening one reads JSON, ONNX and safetensors only: nothing is unpickled, no path leaves the folder, every file is
 the one that bundle.json names by its sha256, sizes are bounded, and the graphs are checked by `runtime.graph_check`.
 """
@@ -18,13 +21,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streampose.config import skeleton_from_dict, skeleton_to_dict
 from streampose.errors import BundleError, ConfigError
-from streampose.runtime.graph_check import check_graph
+from streampose.runtime.graph_check import check_graph, check_lifter_graph
 from streampose.structures import Skeleton
 
 SCHEMA_VERSION = 1
@@ -39,6 +42,30 @@ MAX_NAME = 80  # letters of a name that is shown to people
 MAX_TENSORS = 20_000
 
 
+KINDS = {
+    "detector": "it reads pictures; name it with --model",
+    "lifter": "it lifts 2D joints and reads no pictures; name it with --lifter, beside a --model",
+}
+
+
+class LifterPart(BaseModel):
+    """What bundle.json says of a lifter besides what it says of every model.
+
+    Attributes:
+        code_size: Z of the codes.
+        least_metres: standard deviation that is added to what the hypotheses spread by.
+        seen, missing: for each joint, the factor on its covariance after which the true joint of poses of the prior lay
+            in the 90 % region as often as it says, where the joint was given and where it was missing.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    code_size: int = Field(ge=1, le=256)
+    least_metres: float = Field(gt=0, le=10)
+    seen: list[float]
+    missing: list[float]
+
+
 @dataclass(frozen=True)
 class Bundle:
     """What a bundle's folder holds.
@@ -46,13 +73,14 @@ class Bundle:
     Attributes:
         path: the folder.
         skeleton: the joints that the model predicts.
-        input_size: side S of the square crops in pixels.
+        input_size: side S of the square crops in pixels; 0 for a lifter.
         padding: the boxes that the model was trained on: the subject's mask box, made square, plus this share a side.
         method, preset: how it was trained and how large it is.
         precision: what it was exported for and checked with.
         provenance: run, step, creation time, version.
         metrics: {name: value} as measured when it was exported.
         sha256: {file: hex digest}.
+        lifter: what a lifter needs to run; None for a detector.
     """
 
     path: Path
@@ -65,6 +93,12 @@ class Bundle:
     provenance: dict[str, Any]
     metrics: dict[str, float]
     sha256: dict[str, str]
+    lifter: LifterPart | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return "detector" if self.lifter is None else "lifter"
 
     @property
     def model_path(self) -> Path:
@@ -100,6 +134,7 @@ class _BundleFile(BaseModel):
 
     schema_version: int
     skeleton: dict[str, Any]
+    kind: Literal["detector", "lifter"] = "detector"
     input_size: int = Field(ge=16, le=1024)
     padding: float = Field(ge=0, le=2)
     method: str = Field(default="", max_length=MAX_NAME)
@@ -108,6 +143,7 @@ class _BundleFile(BaseModel):
     provenance: dict[str, Any] = {}
     metrics: dict[str, float | None] = {}
     sha256: dict[str, str]
+    lifter: LifterPart | None = None
 
 
 def default_bundle() -> Path:
@@ -117,11 +153,14 @@ def default_bundle() -> Path:
     return current if current.is_dir() or not shipped.is_dir() else shipped
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, kind: str | None = "detector") -> Bundle:
     """Open and verify a bundle.
 
+    Args:
+        kind: that it has to be of, one of `KINDS`; None for any.
+
     Raises:
-        BundleError: missing, damaged (a file is not what was exported), newer than this version, or unsafe.
+        BundleError: of another kind, missing, damaged (a file is not what was exported), newer than this version, or unsafe.
     """
     path = Path(path)
     description = path / "bundle.json"
@@ -137,6 +176,8 @@ def load_bundle(path: str | Path) -> Bundle:
     except (ConfigError, ValueError, OverflowError) as error:
         message = " ".join(str(error).split())[:500]
         raise BundleError(f"{message}; export the model again") from None
+    if kind is not None and read.kind != kind:
+        raise BundleError(f"{path}: is a {read.kind}, not a {kind}: {KINDS[read.kind]}")
     if skeleton.num_joints > MAX_JOINTS:
         raise BundleError(f"{description}: {skeleton.num_joints} joints; at most {MAX_JOINTS} are accepted")
     for name in (skeleton.name, *skeleton.joints, read.method, read.preset):
@@ -146,10 +187,11 @@ def load_bundle(path: str | Path) -> Bundle:
     for name in files:
         _verify_file(path, name, read.sha256.get(name))
     _check_weights(path / WEIGHTS_FILE)
+    lifter = _lifter_part(description, read, skeleton.num_joints)
     bundle = Bundle(
         path=path,
         skeleton=skeleton,
-        input_size=read.input_size,
+        input_size=0 if lifter else read.input_size,
         padding=read.padding,
         method=read.method,
         preset=read.preset,
@@ -157,11 +199,26 @@ def load_bundle(path: str | Path) -> Bundle:
         provenance=read.provenance,
         metrics={name: value for name, value in read.metrics.items() if value is not None},
         sha256={name: read.sha256[name] for name in files},
+        lifter=lifter,
     )
     for name in files:
-        if name != WEIGHTS_FILE:
+        if name != WEIGHTS_FILE and lifter is not None:
+            check_lifter_graph(path / name, skeleton.num_joints, lifter.code_size)
+        elif name != WEIGHTS_FILE:
             check_graph(path / name, bundle.input_size, skeleton.num_joints)
     return bundle
+
+
+def _lifter_part(description: Path, read: _BundleFile, num_joints: int) -> LifterPart | None:
+    """What bundle.json says of a lifter; None for a detector."""
+    if read.kind == "detector":
+        return None
+    if read.lifter is None:
+        raise BundleError(f"{description}: says nothing of its lifter; export the model again")
+    for factors in (read.lifter.seen, read.lifter.missing):
+        if len(factors) != num_joints or not all(0 < factor < 1e6 for factor in factors):
+            raise BundleError(f"{description}: lifter: needs one factor above 0 for each joint; export the model again")
+    return read.lifter
 
 
 def write_bundle(
@@ -178,11 +235,13 @@ def write_bundle(
     metrics: dict[str, float] | None = None,
     precision: str = "f32",
     int8: Path | None = None,
+    lifter: LifterPart | None = None,
 ) -> Bundle:
     """Put a bundle's files together and publish the folder by rename; what stood at `path` before is replaced.
 
     Args:
         model, weights, int8: files to copy in; `int8` is the quantised graph, where there is one.
+        lifter: makes it a bundle of that kind.
 
     Raises:
         BundleError: `path` is something else than a bundle, or the files do not fit each other.
@@ -199,24 +258,27 @@ def write_bundle(
             shutil.copyfile(int8, staging / INT8_FILE)
         content = {
             "schema_version": SCHEMA_VERSION,
+            "kind": "detector" if lifter is None else "lifter",
             "method": method,
             "preset": preset,
             "precision": precision,
             "input_size": input_size,
             "padding": padding,
-            "normalisation": "inside the graph: uint8 RGB / 255",
+            "normalisation": "inside the graph: uint8 RGB / 255" if lifter is None else "inside the graph",
             "skeleton": skeleton_to_dict(skeleton),
             "provenance": provenance,
             "metrics": {name: float(value) for name, value in (metrics or {}).items() if value == value},
             "sha256": {file.name: _sha256(file) for file in sorted(staging.iterdir())},
         }
+        if lifter is not None:
+            content |= {"lifter": lifter.model_dump()}
         (staging / "bundle.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         staging.chmod(0o755)
-        load_bundle(staging)
+        load_bundle(staging, None)
         _replace_folder(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return load_bundle(path)
+    return load_bundle(path, None)
 
 
 def _check_weights(path: Path) -> None:

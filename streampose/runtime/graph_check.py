@@ -33,6 +33,8 @@ MAX_RANK = 8
 MAX_ELEMENTS = 1 << 26  # of one tensor, for one crop
 MAX_ELEMENTS_TOGETHER = 1 << 30  # of all tensors, for one crop
 MAX_WORK = 1e12  # multiplications and additions, for one crop
+FLOAT, UINT8 = 1, 2  # of onnx.TensorProto
+Interface = dict[str, tuple[int, list[int | None]]]  # name: element type and shape, None for the batch
 
 
 def check_graph(path: Path, input_size: int, num_joints: int) -> None:
@@ -44,6 +46,24 @@ def check_graph(path: Path, input_size: int, num_joints: int) -> None:
     Raises:
         BundleError: in one line.
     """
+    inputs = {"crops": (UINT8, [None, input_size, input_size, 3])}
+    _check(path, inputs, {"keypoints": (FLOAT, [None, num_joints, 3]), "confidence": (FLOAT, [None, num_joints])})
+
+
+def check_lifter_graph(path: Path, num_joints: int, code_size: int) -> None:
+    """As `check_graph`, of a graph that lifts 2D joints.
+
+    Raises:
+        BundleError: in one line.
+    """
+    inputs = {
+        "joints": (FLOAT, [None, num_joints, 2]), "visibility": (FLOAT, [None, num_joints]),
+        "codes": (FLOAT, [None, code_size]),
+    }  # fmt: skip
+    _check(path, inputs, {"poses": (FLOAT, [None, num_joints, 3]), "placement": (FLOAT, [None, 3])})
+
+
+def _check(path: Path, inputs: Interface, outputs: Interface) -> None:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -53,7 +73,7 @@ def check_graph(path: Path, input_size: int, num_joints: int) -> None:
         raise BundleError(f"{path}: not an ONNX file ({_short(error)}); {MEND}") from None
     try:
         _check_parts(model)
-        _check_interface(model, input_size, num_joints)
+        _check_interface(model, inputs, outputs)
         _check_sizes(model)
     except _Refused as reason:
         raise BundleError(f"{path}: {reason}; {MEND}") from None
@@ -115,20 +135,14 @@ def _check_tensor(tensor: Any) -> None:
         raise _Refused(f"has damaged weights {tensor.name[:40]!r}")
 
 
-def _check_interface(model: Any, input_size: int, num_joints: int) -> None:
+def _check_interface(model: Any, inputs: Interface, outputs: Interface) -> None:
     """The inputs and outputs are those that bundle.json promises."""
-    import onnx
-
-    expected = {
-        "crops": (onnx.TensorProto.UINT8, [None, input_size, input_size, 3]),
-        "keypoints": (onnx.TensorProto.FLOAT, [None, num_joints, 3]),
-        "confidence": (onnx.TensorProto.FLOAT, [None, num_joints]),
-    }
+    expected = inputs | outputs
     found = {}
     for value in (*model.graph.input, *model.graph.output):
         kind = value.type.tensor_type
         found[value.name[:60]] = (kind.elem_type, [d.dim_value or None for d in kind.shape.dim][: MAX_RANK + 1])
-    if found != expected or [value.name for value in model.graph.input] != ["crops"]:
+    if found != expected or [value.name for value in model.graph.input] != list(inputs):
         raise _Refused(
             f"has inputs and outputs { {k: v[1] for k, v in list(found.items())[:8]} }, "
             f"bundle.json says { {k: v[1] for k, v in expected.items()} }"

@@ -12,6 +12,7 @@ from streampose.console import logger
 from streampose.errors import TrainingError
 from streampose.masks.geodesic import geodesic_weights_batch
 from streampose.store.reader import StoreReader
+from streampose.store.sessions import read_sessions
 
 SIZE_WINDOW_SECONDS = 3.0  # a subject's size is the largest that its mask reaches about this time
 
@@ -47,7 +48,9 @@ class Frames:
 
 
 def read_frames(reader: StoreReader, size: int, megabytes: float) -> Frames:
-    """Read all clips; of a store that is too large for the memory that is allowed, every n-th frame.
+    """Read all clips; of a store that is too large for the memory that is allowed, a frame at every n-th moment.
+
+    The moments are those of one clock for all views of a session, so that they stay simultaneous.
 
     Raises:
         TrainingError: the store has no frames, or none with a mask.
@@ -57,11 +60,18 @@ def read_frames(reader: StoreReader, size: int, megabytes: float) -> Frames:
     if total == 0:
         raise TrainingError(f"{reader.name}: no clips to train on; ingest videos first")
     stride = max(1, int(np.ceil(total * size * size * 4.5 / (megabytes * 2**20))))
+    clocks = {}
     if stride > 1:
         logger.info("training on every %d-th of %d frames, to stay within %.0f MB", stride, total, megabytes)
+        clocks = _clocks(reader)
     parts = []
     for number, clip in enumerate(clips):
-        data = reader.read(clip.id, slice(0, None, stride))
+        index = np.arange(clip.num_frames)
+        if stride > 1:
+            offset, fps = clocks[clip.id]
+            stored = reader.read_many([(clip.id, int(i)) for i in index], masks=False, frames=False)
+            index = at_moments(stored.pts_seconds + offset, stride / fps)
+        data = reader.read(clip.id, index)
         kept = (data.masks > 127).mean((1, 2)) > 0.01
         crops = resize_images(data.frames[kept], size)
         masks = resize_images(data.masks[kept], size)
@@ -70,6 +80,28 @@ def read_frames(reader: StoreReader, size: int, megabytes: float) -> Frames:
     if not len(crops):
         raise TrainingError(f"{reader.name}: no frame has a mask; look at it by `streampose inspect`")
     return make_frames(crops, masks, boxes, clip_of, seconds)
+
+
+def at_moments(seconds: np.ndarray, period: float) -> np.ndarray:
+    """Positions of the frames that are nearest to the multiples of a period: increasing times (N,) -> (n,)."""
+    tick = np.rint(seconds / period)
+    order = np.lexsort((np.abs(seconds - tick * period), tick))
+    return np.sort(order[np.unique(tick[order], return_index=True)[1]])
+
+
+def _clocks(reader: StoreReader) -> dict[str, tuple[float, float]]:
+    """Of each clip, what must be added to its times to get its session's, and the lowest rate of the session's views.
+
+    A clip of no session has its own times and rate.
+    """
+    clocks = {clip.id: (0.0, clip.fps) for clip in reader.clips()}
+    clips_of = {source["id"]: source.get("clips", []) for source in reader.sources()}
+    for stored in read_sessions(reader.path):
+        views = [clips_of.get(source, []) for source in stored.source_ids]
+        lowest = min((clocks[clip][1] for clips in views for clip in clips), default=0.0)
+        for view, clips in zip(stored.session.views, views, strict=True):
+            clocks |= dict.fromkeys(clips, (view.offset_seconds, lowest))
+    return clocks
 
 
 def make_frames(

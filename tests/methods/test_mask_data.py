@@ -1,15 +1,25 @@
 """Frames in memory and their augmented views."""
 
+from pathlib import Path
+
 import numpy as np
 
+from streampose.config import load_skeleton
 from streampose.methods.mask_data import (
     Augmentation,
+    at_moments,
     pixel_matrix,
     random_views,
+    read_frames,
     resize_images,
     subject_sizes,
     without_subject,
 )
+from streampose.store.reader import StoreReader
+from streampose.store.schema import create_store
+from streampose.store.sessions import write_session
+from streampose.store.writer import ClipWriter, publish_source
+from streampose.structures import Session, View
 
 PLAIN = Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
 
@@ -21,6 +31,40 @@ def test_without_augmentation_views_are_the_frames(painted):
     np.testing.assert_array_equal(views["images"], frames.crops[index])
     np.testing.assert_array_equal(views["masks"], frames.masks[index])
     np.testing.assert_allclose(views["matrix"], np.tile(np.eye(2, 3), (3, 1, 1)), atol=1e-6)
+
+
+def test_frames_nearest_to_moments():
+    np.testing.assert_array_equal(at_moments(np.arange(10) / 10, 0.3), [0, 3, 6, 9])
+    np.testing.assert_array_equal(at_moments(np.array([0.12, 0.2, 0.31, 0.9]), 0.3), [0, 2, 3])
+    assert len(at_moments(np.zeros(0), 0.3)) == 0
+
+
+def test_views_of_a_large_session_stay_simultaneous(tmp_path):
+    """Clips begin at other frames, one camera's clock is ahead, another one is twice as fast; every third is read."""
+    store, size = tmp_path / "s.zarr", 16
+    create_store(store, load_skeleton("human17"), crop_size=size)
+    mask = np.zeros((size, size), np.uint8)
+    mask[4:12, 4:12] = 255
+    views = {"a": (0, 25.0, 0.0), "b": (7, 25.0, 0.0), "c": (4, 25.0, 1.01), "d": (3, 50.0, 0.0)}
+    for name, (first, fps, offset) in views.items():
+        clip = ClipWriter(store, f"{name}-0", source=f"{name}.mp4", fps=fps)
+        for number in range(first, first + int(2 * fps)):
+            seconds = number / fps - offset
+            clip.append(np.zeros((size, size, 3), np.uint8), mask, np.array([0, 0, 9, 9], np.float32), seconds, number)
+        clip.finish(motion=1.0)
+        publish_source(store, name, {"path": f"{name}.mp4", "clips": [f"{name}-0"]})
+    listed = tuple(View(name, Path(f"{name}.mp4"), None, offset) for name, (_, _, offset) in views.items())
+    write_session(store, Session("s", listed), list(views))
+    reader = StoreReader(store)
+    total = sum(clip.num_frames for clip in reader.clips())
+    frames = read_frames(reader, size, total * size * size * 4.5 / 2**20 / 2.5)
+    offsets = np.array([offset for *_, offset in views.values()])
+    times = [frames.seconds[frames.clip == n] + offsets[n] for n in range(len(views))]
+    assert len(frames) <= total / 2.5
+    for others in times[1:]:
+        inside = times[0][(times[0] > others[0] - 0.02) & (times[0] < others[-1] + 0.02)]
+        gaps = np.abs(inside[:, None] - others).min(1)
+        assert len(inside) >= 10 and gaps.max() <= 0.02
 
 
 def test_matrix_tells_where_the_subject_went(painted):

@@ -1,0 +1,405 @@
+"""Learning Landmarks from Unaligned Data using Image Translation (Jakab, Gupta, Bilen, Vedaldi): 2D joints from frame
+pairs of videos and poses that belong to no picture.
+
+The page in our symbols. Phi turns an image x into a skeleton image y, which eta reads as joints p; beta draws joints as
+a clean skeleton image y* (Eq. 1, bones; Eq. 2, points); Psi makes the image again of y* and of another frame x' of the
+same video, which lends the appearance:
+
+    y = Phi(x),   p = eta(y),   y* = beta(p),   x^ = Psi(y*, x')                      Eq. 3, 4
+    L = L_perc(x^, x) + lambda ((1 - D(y_bar))^2 + D(y)^2)                              Eq. 5, 6
+
+where y_bar = beta(p_bar) is drawn of unpaired poses, and D judges skeleton images at three scales against Phi. First
+eta learns eta(beta(p_bar)) = p_bar from poses alone; then it is frozen (Sec. 3.1, 4). The detector is eta after Phi.
+
+The ablations of Table 5 are switches: `conditional`, `bottleneck` and `second_cycle` (Phi(Psi(y_bar, x')) = y_bar with
+the image discriminator D_X). `prior: none` is the ancestor (Jakab et al., NIPS 2018): points without names that explain
+how images change, and a linear map from them to joints, which few labels of the store teach.
+
+Where we differ (each is a switch):
+
+- `figures`: half an hour of two cores is not 3 million iterations. Before the joint objective, and for a share of its
+  batches, Phi learns from figures: capsules of the skeleton file's thickness, in random colours, painted over the
+  videos' borders in unpaired poses. They use nothing but what the method has already, and settle which part of the body
+  is which; without them the adversarial term alone takes long to, and ends upside down or mirrored now and then.
+- `facing`: a picture of sticks is the same from before and behind, so eta would learn the mean of both namings. The
+  sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips.
+- `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else
+  keeps what eta reads and what Phi means together).
+- The generator minimises (1 - D(y))^2, as least-squares GANs do; Eq. 5 read as a game would have it maximise D(y)^2.
+- Skeletons have Gaussian flanks of the *squared* distance; BatchNorm of eta is frozen with its weights.
+- Features for L_perc: see `models/features.py`; each layer counts relative to its variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streampose.console import logger
+from streampose.errors import ConfigError
+from streampose.losses.adversarial import discriminator_loss, generator_loss
+from streampose.losses.heatmaps import gaussian_targets, heatmap_cross_entropy
+from streampose.losses.perceptual import feature_distance
+from streampose.losses.skeleton_images import point_image, point_images, sided_image
+from streampose.methods.landmarks_config import LandmarksConfig, load_landmarks_config
+from streampose.methods.landmarks_data import Change, Crops, random_backgrounds, random_pairs, read_crops
+from streampose.methods.landmarks_pictures import draw_columns, draw_skeletons, draw_swaps
+from streampose.methods.landmarks_prior import Poses, find_prior, pick_poses
+from streampose.methods.landmarks_schedule import Schedule
+from streampose.methods.mask_data import resize_images
+from streampose.models.detector import build_detector
+from streampose.models.discriminators import ImageDiscriminator, SkeletonDiscriminator
+from streampose.models.features import PerceptualFeatures, VggFeatures, vgg_path
+from streampose.models.translation import FREE_POINTS, PLANS, ImageDecoder
+from streampose.store.labels import read_labels
+from streampose.store.reader import StoreReader
+from streampose.structures import Skeleton
+
+FREE_SIGMA = 0.1  # of the ancestor's points, in [-1, 1]
+NOISE = 0.15  # of skeleton images that eta learns to read
+
+__all__ = ["LandmarksConfig", "LandmarksTask", "load_landmarks_config", "make_landmarks_task"]
+
+
+def make_landmarks_task(
+    reader: StoreReader, skeleton: Skeleton, config: LandmarksConfig, device: torch.device | str
+) -> LandmarksTask:
+    """Read a store's crops and a prior's poses, and set up the training that `training.engine.train` runs."""
+    data = read_crops(reader, config.input_size, config.cache_megabytes, config.seed)
+    if config.prior == "none":
+        return LandmarksTask(data, None, skeleton, config, few_labels(reader, skeleton, config.input_size))
+    prior = find_prior(reader, skeleton, config.prior, config.seed)
+    poses = Poses(pick_poses(prior.poses, config.poses, config.seed), skeleton, facing=config.facing)
+    logger.info("%d frames in pairs, %d unpaired poses of prior %s", len(data), len(poses), prior.name)
+    return LandmarksTask(data, poses, skeleton, config)
+
+
+class LandmarksTask:
+    """What the engine trains; see `training.engine.Task`.
+
+    Args:
+        poses: None trains the ancestor.
+        labels: of the ancestor: crops (L, S, S, 3) uint8 and joints (L, K, 2) in [-1, 1], NaN where unknown.
+    """
+
+    def __init__(
+        self,
+        data: Crops,
+        poses: Poses | None,
+        skeleton: Skeleton,
+        config: LandmarksConfig,
+        labels: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
+        self.data, self.poses, self.skeleton, self.config, self.labels = data, poses, skeleton, config, labels
+        self.plan_of_networks = plan = PLANS[config.detector]
+        self.size = plan.image_size(config.input_size)
+        self.schedule = Schedule(config)
+        self.total_steps = self.schedule.total_steps
+        self.detector: Any = build_detector(config.detector, skeleton.num_joints, config.input_size)
+        bones = torch.zeros(0, 2, dtype=torch.long) if poses is None else torch.from_numpy(poses.bones)
+        self.groups = bone_groups(bones, skeleton) if plan.sided else [bones]
+        self.all_bones = bones
+        channels = FREE_POINTS if poses is None else plan.channels
+        limbs = len(bones) if config.limb_masks and poses is not None else 0
+        self.decoder = ImageDecoder(plan, channels, conditional=config.conditional, limbs=limbs)
+        networks: dict[str, nn.Module] = {"detector": self.detector, "decoder": self.decoder}
+        self.features, learns = make_features(config.perceptual)
+        if learns:
+            networks["features"] = self.features
+        if poses is not None:
+            networks["discriminator"] = SkeletonDiscriminator(plan.channels, config.discriminator_width, self.size)
+        if config.second_cycle:
+            networks["image_discriminator"] = ImageDiscriminator(
+                config.discriminator_width, self.size, conditional=config.conditional
+            )
+        self.networks = nn.ModuleDict(networks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    # ---------------------------------------------------------------- schedule (see `methods/landmarks_schedule.py`)
+
+    def plan(self, steps_per_second: float, max_minutes: float) -> None:
+        """Stretch or shrink the stages to a time; the rate is that of the first stage."""
+        self.schedule.plan(steps_per_second, max_minutes)
+        self.total_steps = self.schedule.total_steps
+
+    def minutes_left(self, start: int, step: int, minutes: float) -> float:
+        """What the configured schedule still needs if the steps from `start` to `step` took so many minutes."""
+        return self.schedule.minutes_left(start, step, minutes)
+
+    def stage(self, step: int) -> str:
+        """Name of the stage that a step belongs to."""
+        return self.schedule.stage(step)
+
+    def optimiser_settings(self, step: int) -> dict[str, float]:
+        """Learning rates of a step."""
+        return self.schedule.optimiser_settings(step)
+
+    # ---------------------------------------------------------------- batches
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Poses and figures of them, and pairs of frames, as the step's stage needs them."""
+        config, stage = self.config, self.stage(step)
+        rng = np.random.default_rng((config.seed, step, rank))
+        B, out = config.batch_size, {}
+        if stage == "skeletons":
+            out["poses"] = self._drawn(2 * B, rng).xy
+            if "features" in self.networks:
+                out["crops"] = self.data.crops[rng.integers(0, len(self.data), B)]
+            return _tensors(out)
+        if self.poses is not None:
+            painted = B if stage == "figures" else round(B * config.figures)
+            if painted:
+                drawn = self._drawn(painted, rng)
+                out["figures"] = self.poses.paint(drawn, random_backgrounds(self.data, painted, rng), rng)
+                out["figure_poses"] = drawn.xy
+        if stage == "landmarks":
+            out |= random_pairs(self.data, B, rng, Change(**config.augmentation.model_dump()))
+            if self.poses is not None:
+                out["poses"] = self._drawn(B, rng).xy
+            if self.labels is not None:
+                few = rng.integers(0, len(self.labels[0]), min(B, len(self.labels[0])))
+                out["label_images"], out["label_joints"] = self.labels[0][few], self.labels[1][few]
+        return _tensors(out)
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> Any:
+        assert self.poses is not None
+        return self.poses.draw(count, rng)
+
+    # ---------------------------------------------------------------- losses
+
+    def draw(self, xy: Tensor) -> Tensor:
+        """beta: joints (B, K, 2) as a clean skeleton image (B, C, s, s)."""
+        config = self.config
+        if self.poses is None:
+            return point_images(xy, self.size, FREE_SIGMA)
+        if config.renderer == "points":
+            return point_image(xy, self.size, config.sigma)[:, None]
+        return sided_image(xy, self.groups, self.size, config.gamma)
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The terms of the step's stage and their weights."""
+        stage = self.stage(step)
+        if self.poses is None:
+            terms = self._ancestor_terms(batch)
+        elif stage == "skeletons":
+            terms = self._reader_terms(batch)
+        elif stage == "figures":
+            self._freeze_reader()
+            terms = self._figure_terms(self.detector.image_encoder(_images(batch["figures"])), batch)
+        else:
+            self._freeze_reader()
+            terms = self._joint_terms(batch)
+        weights = {name: self.config.weights.get(name, 0.0) for name in terms}
+        return terms, weights
+
+    def _reader_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """eta(beta(p)) = p, on skeleton images that are as noisy as those of Phi."""
+        self.detector.reader.requires_grad_(True)
+        poses = batch["poses"]
+        clean = self.draw(poses)
+        noisy = clean + NOISE * torch.rand(len(clean), 1, 1, 1, device=clean.device) * torch.randn_like(clean)
+        found = self.detector.read(noisy)
+        terms = {"reader": joint_distance(found.keypoints, poses), "reader_maps": map_distance(found.heatmaps, poses)}
+        if "crops" in batch:
+            crops = self._small(_images(batch["crops"]))
+            turns = torch.arange(len(crops), device=crops.device) % 4
+            turned = torch.stack([torch.rot90(crop, int(k), (1, 2)) for crop, k in zip(crops, turns, strict=True)])
+            terms["rotations"] = F.cross_entropy(self.networks["features"].rotations(turned).float(), turns)  # type: ignore[operator]
+        return terms
+
+    def _figure_terms(self, y: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Phi of painted figures is their skeleton image, and eta reads their joints in it."""
+        poses, found = batch["figure_poses"], self.detector.read(y)
+        return {
+            "figures": (y.float() - self.draw(poses)).square().mean(),
+            "figures_xy": joint_distance(found.keypoints, poses),
+        }
+
+    def _joint_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 6, and what the switches add to it."""
+        config, B = self.config, len(batch["images"])
+        x, other, y_bar = _images(batch["images"]), _images(batch["others"]), self.draw(batch["poses"])
+        painted = _images(batch["figures"]) if "figures" in batch else x[:0]
+        both = self.detector.image_encoder(torch.cat([x, painted])).float()  # y = Phi(x)
+        y = both[:B]
+        found = self.detector.read(y)  # p = eta(y)
+        xy = found.keypoints[..., :2]
+        clean = self.draw(xy)  # y* = beta(p)
+        target, appearance = self._small(x), self._small(other)
+        limbs = self._limb_maps(xy)
+        made = self.decoder(clean if config.bottleneck else y, appearance, limbs)  # x^ = Psi(y*, x')
+        terms = {"perceptual": self._distance(made, target)}
+        judge = self.networks["discriminator"]
+        terms["adversarial"], terms["discriminator"] = play(judge, y_bar, y)  # Eq. 5
+        if config.weights.get("proper", 0) > 0:
+            terms["proper"] = (y - clean.detach()).square().mean()
+        if len(painted):
+            terms |= self._figure_terms(both[B:], batch)
+        if config.second_cycle:
+            invented = self.decoder(y_bar, appearance, self._limb_maps(batch["poses"]))
+            large = F.interpolate(invented, size=x.shape[-1], mode="bilinear") if self.size != x.shape[-1] else invented
+            terms["cycle"] = (self.detector.image_encoder(large).float() - y_bar).square().mean()
+            look = (appearance,) if config.conditional else ()
+            terms["image_adversarial"], terms["image_discriminator"] = play(
+                lambda images: self.networks["image_discriminator"](images, *look), target, invented.float()
+            )
+        return terms
+
+    def _ancestor_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Points that explain the image given another one; few labels teach what joints they are."""
+        x, other = _images(batch["images"]), _images(batch["others"])
+        xy = self.detector.points(x).keypoints[..., :2]
+        made = self.decoder(self.draw(xy), self._small(other))
+        terms = {"perceptual": self._distance(made, self._small(x))}
+        if "label_images" in batch:
+            with torch.no_grad():
+                points = self.detector.points(_images(batch["label_images"])).keypoints[..., :2]
+            terms["labels"] = joint_distance(self.detector.name(points), batch["label_joints"])
+        return terms
+
+    def _freeze_reader(self) -> None:
+        self.detector.reader.requires_grad_(False).eval()
+
+    def _limb_maps(self, xy: Tensor) -> Tensor | None:
+        """A map of each bone (B, N, s, s), where Psi masks by limbs."""
+        if not self.decoder.limbs:
+            return None
+        return sided_image(xy, list(self.all_bones[:, None]), self.size, self.config.gamma)
+
+    def _small(self, images: Tensor) -> Tensor:
+        """Images at the resolution that Psi works at."""
+        factor = images.shape[-1] // self.size
+        return F.avg_pool2d(images, factor) if factor > 1 else images
+
+    def _distance(self, made: Tensor, target: Tensor) -> Tensor:
+        features = self.features.to(made.device)
+        features.requires_grad_(False)
+        with torch.no_grad():
+            wanted = features(target)
+        distance = feature_distance(features(made), wanted)
+        features.requires_grad_("features" in self.networks)
+        return distance
+
+    # ---------------------------------------------------------------- pictures
+
+    @torch.no_grad()
+    def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
+        """What is learnt; in the last stage also swaps: the pose of one crop with the appearance of another."""
+        if self.poses is None:
+            points = self.detector.points(_images(batch["images"][:8])).keypoints[..., :2]
+            made = self.decoder(self.draw(points), self._small(_images(batch["others"][:8])))
+            return draw_columns([batch["images"][:8], batch["others"][:8], made], batch["images"][:8], points, None)
+        self.detector.eval()
+        if "images" not in batch:
+            if "figures" in batch:
+                y = self.detector.image_encoder(_images(batch["figures"][:8]))
+                found = self.detector.read(y).keypoints
+                picture = draw_columns([batch["figures"][:8], y], batch["figures"][:8], found, self.skeleton)
+            else:
+                y = self.draw(batch["poses"][:8])
+                picture = draw_skeletons(y, self.detector.read(y).keypoints, self.skeleton)
+        else:
+            x, other = _images(batch["images"][:8]), _images(batch["others"][:8])
+            y = self.detector.image_encoder(x)
+            found = self.detector.read(y).keypoints
+            clean = self.draw(found[..., :2])
+            given = clean if self.config.bottleneck else y
+            made = self.decoder(given, self._small(other), self._limb_maps(found[..., :2]))
+            rows = [batch["images"][:8], batch["others"][:8], y, clean, made]
+            columns = draw_columns(rows, batch["images"][:8], found, self.skeleton)
+            swaps = self._swaps(x, other, found[..., :2], given)
+            picture = np.concatenate([columns, swaps], 0)
+        self.detector.train()
+        return picture
+
+    def _swaps(self, x: Tensor, other: Tensor, xy: Tensor, given: Tensor) -> np.ndarray:
+        """Every pose (down) with every appearance (across)."""
+        made = []
+        for n in range(len(x) - 1):
+            limbs = self._limb_maps(xy[n : n + 1].expand(len(x), -1, -1))
+            made.append(self.decoder(given[n : n + 1].expand(len(x), -1, -1, -1), self._small(other), limbs))
+        return draw_swaps(x[:-1], other, made)
+
+
+def play(judge: Callable[[Tensor], list[Tensor]], real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """The two sides of an adversarial game in one pass of the discriminator, to be minimised together.
+
+    Args:
+        judge: made of images (B, C, s, s) its scores; samples must not influence one another.
+
+    Returns:
+        What the maker minimises (its gradient goes to `made` alone) and what the judge does (to the judge alone).
+    """
+    leaf = made.detach().requires_grad_()
+    says_real, says_made = judge(real), judge(leaf)
+    value = generator_loss(says_made)
+    if not made.requires_grad:
+        return value.detach(), discriminator_loss(says_real, says_made)
+    (pull,) = torch.autograd.grad(value, leaf, retain_graph=True)
+    return value.detach() + ((made - made.detach()) * pull).sum(), discriminator_loss(says_real, says_made)
+
+
+def joint_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared distance of joints: (B, K, 2 or 3), (B, K, 2) with NaN where unknown -> scalar."""
+    known = torch.isfinite(wanted).all(-1)
+    squared = (found[..., :2].float() - wanted.nan_to_num()).square().sum(-1)
+    return (squared * known).sum() / known.sum().clamp_min(1)
+
+
+def map_distance(heatmaps: Tensor, wanted: Tensor) -> Tensor:
+    """Mean divergence of heatmaps from dots at the joints: (B, K, h, h) log, (B, K, 2) with NaN where unknown."""
+    known = torch.isfinite(wanted).all(-1)
+    targets = gaussian_targets(wanted.nan_to_num(), heatmaps.shape[-1])
+    return (heatmap_cross_entropy(heatmaps, targets) * known).sum() / known.sum().clamp_min(1)
+
+
+def bone_groups(bones: Tensor, skeleton: Skeleton) -> list[Tensor]:
+    """Bones (N, 2) of the middle, of the left and of the right side; a group without bones holds the first bone."""
+    left, right = ({pair[side] for pair in skeleton.flip_pairs} for side in (0, 1))
+    sides = torch.tensor([1 if int(b) in left else 2 if int(b) in right else 0 for _, b in bones])
+    return [bones[sides == side] if (sides == side).any() else bones[:1] for side in range(3)]
+
+
+def make_features(name: str) -> tuple[nn.Module, bool]:
+    """The network in whose features images are compared, and whether the run teaches it.
+
+    Raises:
+        ConfigError: vgg16 without its weights.
+    """
+    if name == "vgg16" or (name == "auto" and vgg_path().is_file()):
+        try:
+            return VggFeatures().requires_grad_(False).eval(), False
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"perceptual=vgg16: its weights are not at {error}; put them there, or choose random or rotations"
+            ) from None
+    return PerceptualFeatures(), name == "rotations"
+
+
+def few_labels(reader: StoreReader, skeleton: Skeleton, size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The labels of a store: crops (L, size, size, 3) and joints (L, K, 2) in [-1, 1]; None where there are none."""
+    labels = read_labels(reader.path).for_joints(skeleton.joints)
+    frames = {clip.id: clip.num_frames for clip in reader.clips()}
+    labels = labels.pick([n for n, clip in enumerate(labels.clip) if labels.frame[n] < frames.get(clip, 0)])
+    if not len(labels):
+        logger.warning(
+            "%s: no labels; the points stay without names, so label a few frames (`streampose labels import`)",
+            reader.name,
+        )
+        return None
+    items = [(str(clip), int(frame)) for clip, frame in zip(labels.clip, labels.frame, strict=True)]
+    crops = resize_images(reader.read_many(items, masks=False).frames, size)
+    return crops, ((labels.keypoints + 0.5) * (2 / reader.crop_size) - 1).astype(np.float32)
+
+
+def _images(images: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) in [0, 1], channels last."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def _tensors(values: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in values.items()}

@@ -23,6 +23,7 @@ from streampose.console import logger
 from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.export import export
 from streampose.files import write_text
+from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
@@ -55,7 +56,10 @@ class Method(NamedTuple):
     make_task: Callable[[StoreReader, Skeleton, Any, torch.device], Task]
 
 
-METHODS = {"mask": Method(MaskConfig, load_mask_config, make_task)}
+METHODS = {
+    "landmarks": Method(LandmarksConfig, load_landmarks_config, make_landmarks_task),
+    "mask": Method(MaskConfig, load_mask_config, make_task),
+}
 REFINEMENTS = {
     "triangulate": Method(RefineConfig, load_refine_config, make_refine_task),
     "labels": Method(TuneConfig, load_tune_config, make_tune_task),

@@ -11,8 +11,8 @@ from streampose.config import Strict, load_preset
 from streampose.models.translation import PLANS
 
 TERMS = (
-    "reader", "reader_maps", "rotations", "figures", "figures_xy", "perceptual", "adversarial", "discriminator", "cycle",
-    "image_adversarial", "image_discriminator", "equivariance", "proper", "labels",
+    "reader", "reader_maps", "rotations", "figures", "figures_xy", "perceptual", "adversarial", "discriminator",
+    "cycle", "image_adversarial", "image_discriminator", "equivariance", "proper", "labels",
 )  # fmt: skip
 
 

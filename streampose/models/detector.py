@@ -40,8 +40,8 @@ class DetectorOutput(NamedTuple):
     heatmaps: Tensor
 
 
-def build_detector(preset: str, num_joints: int, input_size: int, *, channels: int = 3) -> PoseDetector:
-    """Make an untrained detector.
+def build_detector(preset: str, num_joints: int, input_size: int, *, channels: int = 3) -> nn.Module:
+    """Make an untrained detector, whose answer is a `DetectorOutput`.
 
     Args:
         preset: `tiny`, `small` (light encoder-decoders) or `base` (ResNet-18 with GroupNorm).
@@ -51,6 +51,10 @@ def build_detector(preset: str, num_joints: int, input_size: int, *, channels: i
     """
     if input_size % 32:
         raise ValueError(f"input_size {input_size} is not a multiple of 32")
+    if preset.startswith(("landmarks-", "ancestor-")):
+        from streampose.models.translation import build_landmark_detector
+
+        return build_landmark_detector(preset, num_joints, input_size)
     if preset == "base":
         from streampose.models.resnet import resnet_encoder
 

@@ -23,6 +23,7 @@ from streampose.console import logger
 from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.export import export
 from streampose.files import write_text
+from streampose.methods.disentangle import DisentangleConfig, load_disentangle_config, make_disentangle_task
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
@@ -57,6 +58,7 @@ class Method(NamedTuple):
 
 
 METHODS = {
+    "disentangle": Method(DisentangleConfig, load_disentangle_config, make_disentangle_task),
     "landmarks": Method(LandmarksConfig, load_landmarks_config, make_landmarks_task),
     "mask": Method(MaskConfig, load_mask_config, make_task),
 }

@@ -55,6 +55,10 @@ def build_detector(preset: str, num_joints: int, input_size: int, *, channels: i
         from streampose.models.translation import build_landmark_detector
 
         return build_landmark_detector(preset, num_joints, input_size)
+    if preset.startswith("disentangle-"):
+        from streampose.models.disentangle import build_pose_translator
+
+        return build_pose_translator(preset.removeprefix("disentangle-"), num_joints, input_size)
     if preset == "base":
         from streampose.models.resnet import resnet_encoder
 

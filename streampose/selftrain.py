@@ -26,13 +26,16 @@ from streampose.files import write_text
 from streampose.methods.disentangle import DisentangleConfig, load_disentangle_config, make_disentangle_task
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
+from streampose.methods.mirrornet import MirrorConfig, load_mirror_config, make_mirror_task
 from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
 from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
 from streampose.runtime.bundle import default_bundle
+from streampose.store.priors import list_priors
 from streampose.store.reader import StoreReader
 from streampose.store.remote import url_of
 from streampose.structures import Skeleton
+from streampose.synthetic.built_in_prior import built_in_prior
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
@@ -40,6 +43,7 @@ from streampose.training.engine import Task, TrainResult, train
 from streampose.training.initialise import initialise, read_network
 from streampose.training.log import write_git
 
+UNSURE_MASKS = ("moving", "none")  # of ingest, that `mask` does not learn well from
 MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
 MAX_SCORED = 96
 
@@ -61,6 +65,7 @@ METHODS = {
     "disentangle": Method(DisentangleConfig, load_disentangle_config, make_disentangle_task),
     "landmarks": Method(LandmarksConfig, load_landmarks_config, make_landmarks_task),
     "mask": Method(MaskConfig, load_mask_config, make_task),
+    "mirrornet": Method(MirrorConfig, load_mirror_config, make_mirror_task),
 }
 REFINEMENTS = {
     "triangulate": Method(RefineConfig, load_refine_config, make_refine_task),
@@ -84,6 +89,7 @@ def selftrain(
     resume: Path | bool = False,
     init: Path | None = None,
     labels: Sequence[str] = (),
+    prior: str | None = None,
     force_promote: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -95,7 +101,8 @@ def selftrain(
 
     Args:
         store: what `streampose ingest` made.
-        method, preset, config, overrides: what is trained and how; see configs/methods/.
+        method, preset, config, overrides: what is trained and how; see configs/methods/. `auto` takes `mask` or
+            `landmarks`, whichever suits the store.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
             store's sessions say together, `labels` on labelled frames. The model is `init`, else the current one, else
             the one that is shipped; it also says the size of the network, so that `preset` does not count.
@@ -107,6 +114,7 @@ def selftrain(
         init: run or bundle whose weights to start from; joints are matched by name.
         labels: names of sets of labels in the store that are learnt too, or `all`; `refine="labels"` takes all where
             none is named.
+        prior: unpaired poses for methods that learn from them: the name of a prior in the store, `built-in`, or `none`.
         force_promote: make it the current model even if it measures worse.
         seed, device, precision: as the engine takes them; the seed is overruled by `--set seed=`.
 
@@ -134,9 +142,12 @@ def selftrain(
             preset, size = read_network(init)
             overrides = [f"input_size={size}", *overrides]
             labels = labels or (["all"] if refine == "labels" else [])
+        elif method == "auto":
+            method, why = choose_method(whole)
+            logger.info("method %s: %s", method, why)
         elif method not in METHODS:
             raise ConfigError(f"--method {method}: unknown; choose {', '.join(METHODS)}")
-        overrides = [*label_overrides(labels, method, whole), *overrides]
+        overrides = [*label_overrides(labels, method, whole), *prior_overrides(prior, method), *overrides]
         settings = WAYS[method].load(preset, config, [f"seed={seed}", *overrides])
         seed = settings.seed
         shape = whole.skeleton if skeleton is None else load_skeleton(skeleton)
@@ -220,6 +231,35 @@ def selftrain(
         "stopped": trained.stopped,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def choose_method(reader: StoreReader) -> tuple[str, str]:
+    """`mask` where most frames have masks to be trusted, else `landmarks` where there are poses for it; and why."""
+    clips = reader.clips()
+    frames = sum(clip.num_frames for clip in clips)
+    sure = sum(clip.num_frames for clip in clips if clip.attributes.get("masks") not in UNSURE_MASKS)
+    told = f"{sure} of {frames} frames have masks of a still camera or of sam"
+    if 2 * sure >= frames:
+        return "mask", told
+    try:
+        built_in_prior(reader.skeleton, 1)
+    except ConfigError:
+        if not list_priors(reader.path):
+            return "mask", f"{told}, but landmarks needs unpaired poses; `streampose prior import` brings some"
+    return "landmarks", f"only {told}; it learns from frame pairs and unpaired poses instead"
+
+
+def prior_overrides(prior: str | None, method: str) -> list[str]:
+    """The setting that names unpaired poses.
+
+    Raises:
+        ConfigError: the method has none.
+    """
+    if prior is None:
+        return []
+    if "prior" not in WAYS[method].schema.model_fields:
+        raise ConfigError(f"--prior {prior}: method {method} learns from no unpaired poses; use --method landmarks")
+    return [f"prior={prior}"]
 
 
 def nothing_learnt(trained: TrainResult) -> str:

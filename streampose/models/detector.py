@@ -44,7 +44,8 @@ def build_detector(preset: str, num_joints: int, input_size: int, *, channels: i
     """Make an untrained detector, whose answer is a `DetectorOutput`.
 
     Args:
-        preset: `tiny`, `small` (light encoder-decoders) or `base` (ResNet-18 with GroupNorm).
+        preset: `tiny`, `small` (light encoder-decoders) or `base` (ResNet-18 with GroupNorm), which are `PoseDetector`;
+            or one of `models.heatmap_detector`.
         num_joints: K.
         input_size: side of the crops in pixels; a multiple of 32.
         channels: of the input; 3 for RGB, 1 for silhouettes.
@@ -59,15 +60,21 @@ def build_detector(preset: str, num_joints: int, input_size: int, *, channels: i
         from streampose.models.disentangle import build_pose_translator
 
         return build_pose_translator(preset.removeprefix("disentangle-"), num_joints, input_size)
+    if preset not in (*WIDTHS, "base"):
+        from streampose.models.heatmap_detector import HEATMAP_DETECTORS, build_heatmap_detector
+
+        if preset not in HEATMAP_DETECTORS:
+            raise ValueError(
+                f"detector preset {preset!r}: there are {', '.join([*WIDTHS, 'base', *HEATMAP_DETECTORS])}"
+            )
+        return build_heatmap_detector(preset, num_joints, input_size)
     if preset == "base":
         from streampose.models.resnet import resnet_encoder
 
         encoder, decoder = resnet_encoder(channels), 128
-    elif preset in WIDTHS:
+    else:
         widths, decoder = WIDTHS[preset]
         encoder = light_encoder(channels, widths)
-    else:
-        raise ValueError(f"detector preset {preset!r}: there are {', '.join([*WIDTHS, 'base'])}")
     return PoseDetector(encoder, decoder, num_joints, input_size)
 
 

@@ -1,0 +1,246 @@
+"""MirrorNet: a few labelled frames and many without labels train a pose recogniser by two autoencoders.
+
+Names: x a crop, s its heatmaps (a Gaussian of height one a joint), a, g, z the latent appearance of the subject, scene
+around it and primitive of the pose, w its mask. Networks: alpha x -> s (exported), beta and gamma (s, x) -> a, g, theta
+(s, a, g) -> x, delta s -> z, phi z -> s, psi (x, s) -> w. N(.; m, v) is a Gaussian, KL against N(0, I).
+
+Without labels (Eq. 15), one sample s = mu_alpha(x) + 0.1 e, a, g, z of each posterior (Eq. 16 to 23):
+    L^X = log p_theta(x|s,a,g) + log p_phi(s|z) - log q_alpha(s|x) - KL(q_beta) - KL(q_gamma) - KL(q_delta)
+With labels (Eq. 26, 27), the same with the given s:
+    L^XS = log p_theta(x|s,a,g) + log p_phi(s|z) - KL(q_beta) - KL(q_gamma) - KL(q_delta) + lambda log q_alpha(s|x)
+Both (Eq. 29): L = sum over all frames of L^X + eta times the sum over labelled frames of L^XS.
+Each part alone: alpha by log q_alpha(s|x) (Eq. 30); beta, gamma, theta by log p_theta - KL(q_beta) - KL(q_gamma)
+(Eq. 31); delta, phi by log p_phi - KL(q_delta) (Eq. 34); psi by its squared distance to the mask. beta sees x w, gamma
+x (1 - w) (Eq. 32, 33), where w = sigmoid(10 psi(x, s)).
+
+What Eq. A.1 and A.2, damaged in print, must say follows from Eq. 15 and 26 with three identities for Gaussians with
+diagonal covariance: log N(x; m, v) = -1/2 sum_d (log 2 pi v_d + (x_d - m_d)^2 / v_d); -E_q log q = 1/2 sum_d
+(log 2 pi v_d + 1) for q = N(m, v); KL(N(m, v) || N(0, I)) = 1/2 sum_d (m_d^2 + v_d - log v_d - 1). With the fixed
+variances of Sec. 4 (alpha 0.01, theta 1, phi 1), hence a constant entropy of alpha, and up to constants,
+    A.1: -L^X  = 1/2 |x - mu_theta|^2 + 1/2 |s - mu_phi(z)|^2 + KL_a + KL_g + KL_z
+    A.2: -L^XS = the same with the given s + lambda / (2 * 0.01) |s - mu_alpha(x)|^2, where lambda / 0.01 = 1.
+Terms are logged in nats a frame; those with `own` belong to L^X, the others to L^XS.
+
+The curriculum (Sec. 5.2) is the list `stages` of the configuration: parts by themselves, all on the labelled frames,
+all on labelled and unlabelled ones. Supervised MirrorNet is Eq. 29 on the labelled frames alone: Eq. 27 by itself says
+nothing to alpha but what Eq. 30 says.
+
+Where we differ: psi learns the store's masks on labelled frames, instead of those of another data set. x is measured in
+standard deviations of ImageNet's pixels, which the paper leaves open. Rates do not fall in the paper either; what is
+exported is the engine's running average of alpha, where the paper averages measurements over ten epochs. Joints that
+are not labelled, or out of the picture, do not count in log q_alpha and log p_phi and are empty heatmaps elsewhere.
+
+Source: Nakatsuka, Yoshii, Koyama, Fukayama, Goto, Morishima, MirrorNet: A Deep Reflective Approach to 2D Pose
+Estimation for Single-Person Images, Journal of Information Processing 29, 2021.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streampose.console import logger
+from streampose.losses.gaussian import gaussian_distance, gaussian_peaks, kl_to_standard, sample
+from streampose.methods.mask_pictures import draw_columns
+from streampose.methods.mirrornet_config import MirrorConfig, MirrorStage, load_mirror_config
+from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views, read_pictures
+from streampose.methods.mirrornet_imagenet import load_imagenet
+from streampose.models.detector import build_detector
+from streampose.models.heatmap_detector import STRIDE, HeatmapDetector, peaks
+from streampose.models.mirrornet import WIDTHS, build_mirror
+from streampose.store.reader import StoreReader
+from streampose.structures import Skeleton
+
+__all__ = ["MirrorConfig", "MirrorTask", "load_mirror_config", "make_mirror_task"]
+
+GAIN = 10.0  # of the sigmoid that sharpens psi's answer
+SHOWN = 8  # frames in a picture
+COST = {"recogniser": 1.0, "image": 1.5, "pose": 0.6, "mask": 0.5, "mirror": 5.0}  # of a step of a part, about
+
+
+def make_mirror_task(
+    reader: StoreReader, skeleton: Skeleton, config: MirrorConfig, device: torch.device | str
+) -> MirrorTask:
+    """Read a store's clips and labels, and set up the training that `training.engine.train` runs.
+
+    Raises:
+        TrainingError: the store has no labels of the skeleton's joints.
+        StoreError: no set of labels of that name.
+        ConfigError: the ImageNet weights do not fit.
+    """
+    names = config.supervision.labels or None
+    pictures = read_pictures(reader, skeleton, names, config.input_size, config.cache_megabytes)
+    task = MirrorTask(pictures.keep_share(config.supervision.share, config.seed), skeleton, config)
+    if config.imagenet is not None:
+        load_imagenet(task.detector, config.imagenet)
+    return task
+
+
+class MirrorTask:
+    """What the engine trains; see `training.engine.Task`."""
+
+    def __init__(self, pictures: Pictures, skeleton: Skeleton, config: MirrorConfig):
+        self.pictures, self.skeleton, self.config = pictures, skeleton, config
+        K = skeleton.num_joints
+        detector = build_detector(config.detector, K, config.input_size)
+        assert isinstance(detector, HeatmapDetector)
+        self.detector = detector
+        self.mirror = build_mirror(WIDTHS[config.mirror], K)
+        self.networks = nn.ModuleDict({"detector": self.detector, **dict(self.mirror.items())})
+        self.cells = config.input_size // STRIDE
+        self.annotated = pictures.annotated
+        self.unannotated = np.setdiff1d(np.arange(len(pictures)), self.annotated)
+        needs = [name for name, stage in config.stages.items() if stage.steps and stage.unannotated]
+        if needs and not len(self.unannotated):
+            logger.warning("every frame is labelled: %s trains on labelled frames alone", ", ".join(needs))
+        self._lay_out(1.0)
+
+    # ------------------------------------------------------------------------------------------------------ schedule
+
+    def _lay_out(self, factor: float) -> None:
+        lengths = {name: stage.steps for name, stage in self.config.stages.items() if stage.steps}
+        self.lengths = {name: max(1, round(steps * factor)) for name, steps in lengths.items()}
+        self.total_steps = sum(self.lengths.values())
+
+    def plan(self, steps_per_second: float, max_minutes: float) -> None:
+        """Stretch or shrink the stages to a time; the rate is that of the first stage."""
+        stages = {name: self.config.stages[name] for name in self.lengths}
+        cost = {name: sum(COST[part] for part in stage.trains) for name, stage in stages.items()}
+        whole = sum(cost[name] * stage.steps for name, stage in stages.items())
+        time = 0.93 * 60 * max_minutes * steps_per_second * cost[next(iter(cost))]
+        self._lay_out(time / whole)
+
+    def stage(self, step: int) -> str:
+        """Name of the stage that a step belongs to."""
+        for name, length in self.lengths.items():
+            if step < length:
+                return name
+            step -= length
+        return next(reversed(self.lengths))
+
+    def optimiser_settings(self, step: int) -> dict[str, float]:
+        """A constant rate after a short rise."""
+        rise = min(1.0, (step + 1) / max(1, min(50, self.total_steps // 5)))
+        return {"lr": self.config.learning_rate * rise, "weight_decay": self.config.weight_decay}
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Augmented views: of labelled frames first, then of frames without labels as the stage says."""
+        config, stage = self.config, self._settings(step)
+        other = round(stage.unannotated * config.batch_size) if len(self.unannotated) else 0
+        seed = (config.seed, rank)
+        index = draw_rows(self.annotated, step, config.batch_size - other, (*seed, 0))
+        if other:
+            index = np.concatenate([index, draw_rows(self.unannotated, step, other, (*seed, 1))])
+        rng = np.random.default_rng((config.seed, step, rank))
+        views = random_views(self.pictures, index, rng, config.augmentation, self.skeleton.flip_index, self.cells)
+        views["annotated"] = np.arange(len(index)) < config.batch_size - other
+        return {name: torch.from_numpy(value) for name, value in views.items()}
+
+    def _settings(self, step: int) -> MirrorStage:
+        return self.config.stages[self.stage(step)]
+
+    # ---------------------------------------------------------------------------------------------------------- loss
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What the stage minimises: the negative lower bound of each part, or of all as one."""
+        images = batch["images"].permute(0, 3, 1, 2).float() / 255
+        given = gaussian_peaks(batch["joints"], self.cells, self.config.sigma_cells) * batch["known"][..., None, None]
+        trains = self._settings(step).trains
+        self.mirror["mask"].requires_grad_("mask" in trains)  # nothing but its masks teaches psi
+        if trains == ("mirror",):
+            return self.weigh(self.mirror_terms(images, given, batch))
+        terms: dict[str, Tensor] = {}
+        small = self.shrink(images)
+        if "recogniser" in trains:
+            terms |= self.recogniser_terms(self.detector.heatmaps(images), given, batch["known"])
+        if "image" in trains:
+            terms |= self.image_terms(small, given, self.split(small, given, detach=True))
+        if "pose" in trains:
+            terms |= self.pose_terms(given, batch["known"])
+        if "mask" in trains:
+            logits = self.mirror["mask"](torch.cat([small, given], 1))
+            mask = batch["masks"][:, None].float() / 255
+            terms["mask"] = ((logits.sigmoid() - mask) ** 2).flatten(1).sum(1)
+        return self.weigh({name: term.mean() for name, term in terms.items()})
+
+    def weigh(self, terms: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Terms and their weights: those of Eq. 27 and 29, over the number of cells."""
+        cells, supervision = self.cells**2, self.config.supervision
+        weights = {name: (1.0 if name.startswith("own_") else supervision.frames) / cells for name in terms}
+        if "recogniser" in terms:
+            weights["recogniser"] *= supervision.weight
+        return terms, weights
+
+    def mirror_terms(self, images: Tensor, given: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 29: L^X of all frames and L^XS of the labelled ones, both over the number of all frames."""
+        B, labelled = len(images), batch["annotated"]
+        small = self.shrink(images)
+        maps = self.detector.heatmaps(images)
+        own = maps[-1] + torch.randn_like(maps[-1]) * self.config.variance["recogniser"] ** 0.5  # Eq. 20
+        x, s = torch.cat([small, small[labelled]]), torch.cat([own, given[labelled]])
+        known = torch.cat([torch.ones_like(batch["known"]), batch["known"][labelled]])
+        terms = self.image_terms(x, s, self.split(x, s))
+        if self.config.pose_vae:
+            terms |= self.pose_terms(s, known)
+        both = {f"own_{name}": values[:B] for name, values in terms.items()}
+        both |= {name: values[B:] for name, values in terms.items()}
+        both |= self.recogniser_terms([m[labelled] for m in maps], given[labelled], batch["known"][labelled])
+        return {name: values.sum() / B for name, values in both.items()}
+
+    def recogniser_terms(self, maps: list[Tensor], given: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """Eq. 28, 30; the heatmaps of every stack count."""
+        variance, weight = self.config.variance["recogniser"], known[..., None, None]
+        distances = [gaussian_distance(given, heatmaps, variance, weight) for heatmaps in maps]
+        return {"recogniser": torch.stack(distances).sum(0)}
+
+    def image_terms(self, x: Tensor, s: Tensor, parts: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Eq. 31: how far the image made from heatmaps and features is from the image, and what the features cost."""
+        a, g = self.mirror["appearance"](parts[0]), self.mirror["scene"](parts[1])
+        made = self.mirror["image"](s, torch.cat([sample(*a), sample(*g)], 1))
+        return {
+            "fidelity": gaussian_distance(x, made, self.config.variance["image"]),
+            "appearance": kl_to_standard(*a),
+            "scene": kl_to_standard(*g),
+        }
+
+    def pose_terms(self, s: Tensor, known: Tensor) -> dict[str, Tensor]:
+        """Eq. 34: how far heatmaps are from those made from their primitive, and what the primitive costs."""
+        z = self.mirror["primitive"](s)
+        made = self.mirror["pose"](sample(*z))
+        return {
+            "plausibility": gaussian_distance(s, made, self.config.variance["pose"], known[..., None, None]),
+            "primitive": kl_to_standard(*z),
+        }
+
+    def shrink(self, images: Tensor) -> Tensor:
+        """x in standard deviations of ImageNet's pixels, as large as the heatmaps."""
+        return F.adaptive_avg_pool2d((images - self.detector.mean) / self.detector.std, self.cells)
+
+    def split(self, x: Tensor, s: Tensor, *, detach: bool = False) -> tuple[Tensor, Tensor]:
+        """Foreground and background of images (Eq. 32, 33); both the whole image without the mask estimator."""
+        if not self.config.mask_estimator:
+            return x, x
+        w = self.mask(x, s)
+        w = w.detach() if detach else w
+        return x * w, x * (1 - w)
+
+    def mask(self, x: Tensor, s: Tensor) -> Tensor:
+        """(B, 1, h, h) in [0, 1]: psi's answer, sharpened."""
+        return torch.sigmoid(GAIN * self.mirror["mask"](torch.cat([x, s], 1)))
+
+    # ------------------------------------------------------------------------------------------------------- picture
+
+    def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
+        """A column a frame: crop, mask, image made from the recognised pose, heatmaps, those of the pose autoencoder,
+        the recognised joints on the crop."""
+        pixels = batch["images"][-SHOWN:]
+        images = pixels.permute(0, 3, 1, 2).float() / 255
+        x, s = self.shrink(images), self.detector.heatmaps(images)[-1]
+        front, back = self.split(x, s)
+        a, g = self.mirror["appearance"](front)[0], self.mirror["scene"](back)[0]
+        made = self.mirror["image"](s, torch.cat([a, g], 1)) * self.detector.std + self.detector.mean
+        again = self.mirror["pose"](self.mirror["primitive"](s)[0])
+        maps = [self.mask(x, s)[:, 0], made.mean(1), s.amax(1), again.amax(1)]
+        return draw_columns(pixels, [m.clamp(0, 1) for m in maps], peaks(s)[0], self.skeleton)

@@ -1,0 +1,275 @@
+"""The task of the method `mirrornet`: configuration, curriculum, labels, batches, losses, and that it learns."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streampose.config import load_skeleton
+from streampose.errors import ConfigError, TrainingError
+from streampose.methods.mirrornet import MirrorTask, load_mirror_config, make_mirror_task
+from streampose.methods.mirrornet_config import MirrorAugmentation
+from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views
+from streampose.models.heatmap_detector import HeatmapDetector
+from streampose.store.labels import Labels, write_labels
+from streampose.store.reader import StoreReader
+from streampose.store.schema import create_store
+from streampose.store.writer import ClipWriter, publish_source
+
+STAGES = ("generators", "parts", "supervised", "semi-supervised")
+SHORT = ["detector=simple-small", "batch_size=8", *(f"stages.{stage}.steps=2" for stage in STAGES)]
+STEP = dict(zip(STAGES, (0, 2, 4, 6), strict=True))
+
+
+@pytest.fixture(scope="module")
+def pictures(painted):
+    frames, joints, _ = painted
+    labelled = joints[..., :2].astype(np.float32).copy()
+    labelled[6:] = np.nan  # 6 of 24
+    return Pictures(frames.crops, frames.masks, labelled)
+
+
+@pytest.fixture
+def task(pictures, painted):
+    return task_of(pictures, painted)
+
+
+def task_of(pictures, painted, *overrides):
+    torch.manual_seed(0)
+    return MirrorTask(pictures, painted[2], load_mirror_config("tiny", None, [*SHORT, *overrides]))
+
+
+def loss_of(task, step, **changes):
+    torch.manual_seed(1)
+    return task.loss(task.batch(step) | changes, step)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+def test_presets_load(preset):
+    config = load_mirror_config(preset)
+    assert tuple(config.stages) == STAGES
+    assert config.stages["semi-supervised"].unannotated == 0.25  # 96 + 32
+    assert config.supervision.weight == config.variance["recogniser"] == 0.01 and config.supervision.frames == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("input_size=96", "multiple of 64"),
+        ("imagenet=weights.pth", "hrnet-small"),
+        ("stages.parts.trains=[mirror, pose]", "stages.parts"),
+        ("stages.parts.unannotated=0.5", "stages.parts.unannotated"),
+        ("stages.parts.trains=[elbows]", "stages.parts.trains"),
+        ("widht=3", "widht"),
+        ("stages={only: {steps: 5, trains: [pose]}}", "none of them trains the pose recogniser"),
+    ],
+)
+def test_wrong_settings_are_named(override, said):
+    with pytest.raises(ConfigError, match=said):
+        load_mirror_config("tiny", None, [override])
+
+
+def test_stages_follow_each_other_and_a_plan_scales_them(task):
+    assert list(dict.fromkeys(task.stage(step) for step in range(task.total_steps))) == list(STAGES)
+    assert task.total_steps == 8 and task.stage(100) == "semi-supervised"
+    task.plan(2.0, 10.0)
+    first = task.total_steps
+    assert first > 100
+    task.plan(2.0, 5.0)
+    assert abs(task.total_steps - first / 2) <= 4
+
+
+def test_a_stage_of_no_steps_is_left_out(pictures, painted):
+    task = task_of(pictures, painted, "stages.generators.steps=0", "stages.parts.steps=0")
+    assert [task.stage(step) for step in range(task.total_steps)] == ["supervised"] * 2 + ["semi-supervised"] * 2
+
+
+def test_every_epoch_shows_every_row_once():
+    rows = np.array([3, 5, 8, 9, 11])
+    drawn = np.concatenate([draw_rows(rows, step, 2, (7,)) for step in range(5)])
+    assert sorted(drawn[:5]) == sorted(drawn[5:]) == rows.tolist()
+    assert draw_rows(rows[:1], 0, 4, (7,)).tolist() == [3] * 4
+
+
+def test_batches_depend_on_seed_step_and_rank_only(task):
+    for step in STEP.values():
+        one, same, other = task.batch(step, 0, 2), task.batch(step, 0, 2), task.batch(step, 1, 2)
+        assert all(torch.equal(one[name], same[name]) for name in one)
+        assert not torch.equal(one["images"], other["images"])
+
+
+def test_batches_are_composed_as_the_stage_says(task):
+    assert task.batch(STEP["supervised"])["annotated"].all()
+    batch = task.batch(STEP["semi-supervised"])
+    assert batch["annotated"].tolist() == [True] * 6 + [False] * 2
+    assert batch["known"][:6].any(1).all() and not batch["known"][6:].any()
+
+
+def test_without_other_frames_batches_are_all_labelled(pictures, painted):
+    everything = Pictures(pictures.crops[:6], pictures.masks[:6], pictures.joints[:6])
+    assert task_of(everything, painted).batch(STEP["semi-supervised"])["annotated"].all()
+
+
+def test_views_move_joints_with_the_picture(painted):
+    """A white dot at a joint stays at the joint; left and right change places in mirrored views."""
+    skeleton = painted[2]
+    crops, masks = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64), np.uint8)
+    crops[0, 40:43, 20:23] = masks[0, 40:43, 20:23] = 255
+    joints = np.full((1, 17, 2), np.nan, np.float32)
+    left, right = skeleton.flip_pairs[0]
+    joints[0, left] = (np.array([21, 41]) + 0.5) / 32 - 1
+    one = Pictures(crops, masks, joints)
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(12):
+        view = random_views(one, np.zeros(1, int), rng, MirrorAugmentation(), skeleton.flip_index, 16)
+        (joint,) = np.flatnonzero(view["known"][0])
+        seen.add(int(joint))
+        rows, columns = np.nonzero(view["images"][0, ..., 0] > 127)
+        expected = (np.array([columns.mean(), rows.mean()]) + 0.5) / 32 - 1
+        np.testing.assert_allclose(view["joints"][0, joint], expected, atol=0.03)
+        assert view["masks"].shape == (1, 16, 16) and view["masks"].max() > 30
+    assert seen == {left, right}
+
+
+def test_a_larger_share_of_the_labels_holds_the_smaller_ones(pictures):
+    few, more = (set(pictures.keep_share(share, 3).annotated) for share in (0.2, 0.7))
+    assert len(few) == 1 and len(more) == 4 and few < more < set(range(6))
+
+
+def test_parts_are_trained_by_themselves(task):
+    """No term reaches another part's networks."""
+    owners = {"recogniser": {"detector"}, "mask": {"mask"}, "plausibility": {"primitive", "pose"}}
+    owners |= {"primitive": {"primitive"}, "fidelity": {"appearance", "scene", "image"}}
+    for name, owner in (owners | {"appearance": {"appearance"}, "scene": {"scene"}}).items():
+        task.networks.zero_grad()
+        loss_of(task, STEP["parts"])[0][name].backward()
+        reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
+        assert reached == owner, name
+
+
+def test_the_mirror_teaches_all_but_the_mask_estimator(task):
+    terms, weights = loss_of(task, STEP["semi-supervised"])
+    assert terms.keys() == weights.keys()
+    sum(terms[name] * weights[name] for name in terms).backward()
+    reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
+    assert reached == set(task.networks) - {"mask"}
+    for name in ("own_fidelity", "own_plausibility"):
+        task.networks.zero_grad()
+        loss_of(task, STEP["semi-supervised"])[0][name].backward()
+        assert task.detector.heatmap.weight.grad.abs().sum() > 0  # through the heatmaps
+
+
+def test_terms_by_hand(pictures, painted):
+    """lambda log q_alpha with variance 0.01 is half the squared distance; unlabelled joints and frames add nothing."""
+    task = task_of(pictures, painted, "supervision.frames=3")
+    batch = task.batch(STEP["semi-supervised"])
+    task.detector.heatmap.weight.data.zero_()
+    terms, weights = loss_of(task, STEP["semi-supervised"], **batch)
+    given = torch.zeros(8, 17, 16, 16)
+    centres = (torch.arange(16) + 0.5) / 8 - 1
+    for b, k in batch["known"].nonzero().tolist():
+        x, y = batch["joints"][b, k]
+        given[b, k] = torch.exp(-32 * ((centres - x)[None, :] ** 2 + (centres - y)[:, None] ** 2) / 1.5**2)
+    half_square = 0.5 * given.square().sum() / 8
+    assert terms["recogniser"].item() == pytest.approx(half_square.item() / 0.01, rel=1e-4)
+    assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)
+    assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 1
+    nothing, _ = loss_of(
+        task, STEP["supervised"], known=torch.zeros_like(batch["known"]), annotated=torch.ones(8, dtype=torch.bool)
+    )
+    assert nothing["recogniser"] == 0 and nothing["plausibility"] == 0
+
+
+def test_switches(pictures, painted):
+    without = task_of(pictures, painted, "pose_vae=false")
+    assert not {"plausibility", "own_plausibility", "primitive"} & loss_of(without, STEP["supervised"])[0].keys()
+    task = task_of(pictures, painted, "mask_estimator=false")
+    x, s = torch.rand(2, 3, 16, 16), torch.rand(2, 17, 16, 16)
+    front, back = task.split(x, s)
+    assert front is x and back is x
+    task = task_of(pictures, painted)
+    front, back = task.split(x, s)
+    torch.testing.assert_close(front + back, x)
+    w = task.mask(x, s)
+    logits = task.mirror["mask"](torch.cat([x, s], 1))
+    torch.testing.assert_close(w, 1 / (1 + torch.exp(-10 * logits)))
+
+
+def test_the_picture_shows_every_step_of_the_mirror(task):
+    with torch.no_grad():
+        image = task.picture(task.batch(STEP["supervised"]), 1)
+    assert image.dtype == np.uint8 and image.shape == (6 * 128, 8 * 128, 3)
+
+
+def test_it_learns_the_painted_figures(pictures, painted):
+    everything = Pictures(pictures.crops[:6], pictures.masks[:6], pictures.joints[:6])
+    task = task_of(
+        everything, painted, "stages.generators.steps=0", "stages.parts.steps=20", "stages.supervised.steps=10"
+    )
+    optimiser = torch.optim.Adam(task.networks.parameters(), 2e-3)
+    found: dict[str, list[float]] = {}
+    for step in range(30):
+        terms, weights = task.loss(task.batch(step), step)
+        optimiser.zero_grad()
+        sum(terms[name] * weights[name] for name in terms).backward()
+        optimiser.step()
+        for name, term in terms.items():
+            found.setdefault(name, []).append(float(term.detach()))
+    for name in ("recogniser", "fidelity"):
+        assert np.mean(found[name][-5:]) < 0.7 * np.mean(found[name][:5]), name
+    assert np.mean(found["mask"][-5:]) < 0.7 * np.mean(found["mask"][:5])
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.fixture
+def store(tmp_path, painted) -> Path:
+    frames, _, skeleton = painted
+    folder = tmp_path / "store.zarr"
+    create_store(folder, skeleton, crop_size=64, margin=0.13)
+    writer = ClipWriter(folder, "one", source="one.mp4", fps=25)
+    for n in range(12):
+        writer.append(frames.crops[n], frames.masks[n], frames.boxes[n], n / 25, n)
+    writer.finish()
+    publish_source(folder, "one", {"path": "one.mp4", "verdict": "ok", "reason": "", "clips": [writer.id]})
+    return folder
+
+
+def test_labels_of_the_store_are_used(store, painted):
+    _, joints, skeleton = painted
+    (clip,) = StoreReader(store).clips()
+    names = ("left_wrist", "head", "tail")
+    columns = [skeleton.joints.index(name) for name in names[:2]]
+    keypoints = np.full((2, 3, 2), np.nan, np.float32)
+    keypoints[:, :2] = (joints[[2, 5]][:, columns, :2] + 1) * 32 - 0.5
+    keypoints[1, 1] = np.nan
+    visibility = np.where(np.isfinite(keypoints).all(-1), 2, 0).astype(np.uint8)
+    labels = Labels(np.repeat(clip.id, 2), np.array([2, 5]), keypoints, visibility, np.repeat("me", 2), names)
+    config = load_mirror_config("tiny", None, SHORT)
+    with pytest.raises(TrainingError, match="no labels"):
+        make_mirror_task(StoreReader(store), skeleton, config, "cpu")
+    write_labels(store, "mine", labels)
+    task = make_mirror_task(StoreReader(store), skeleton, config, "cpu")
+    assert task.annotated.tolist() == [2, 5] and len(task.unannotated) == 10
+    found = task.pictures.joints
+    np.testing.assert_allclose(found[2, columns], joints[2, columns, :2], atol=1e-5)
+    assert np.isfinite(found[5]).all(-1).sum() == 1
+    assert isinstance(task.detector, HeatmapDetector)
+    tight = load_mirror_config("tiny", None, [*SHORT, "cache_megabytes=0.05"])
+    kept = make_mirror_task(StoreReader(store), skeleton, tight, "cpu")
+    assert len(kept.pictures) < 12 and len(kept.annotated) == 2
+
+
+def test_labels_of_other_joints_are_named(store, painted):
+    skeleton = painted[2]
+    (clip,) = StoreReader(store).clips()
+    labels = Labels(
+        np.array([clip.id]), np.array([0]), np.ones((1, 1, 2), np.float32), np.full((1, 1), 2, np.uint8),
+        np.array(["me"]), ("tail",),
+    )  # fmt: skip
+    write_labels(store, "mine", labels)
+    with pytest.raises(TrainingError, match="none of pelvis"):
+        make_mirror_task(StoreReader(store), load_skeleton("human17"), load_mirror_config("tiny", None, SHORT), "cpu")
+    assert skeleton.name == "human17"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streampose.label_commands import labels_app, suggest
 from streampose.options import (
     Calibration,
     Collect,
@@ -24,6 +25,7 @@ from streampose.options import (
     Overrides,
     Overwrite,
     Precision,
+    PriorName,
     Recordings,
     Refine,
     Runtime,
@@ -33,6 +35,7 @@ from streampose.options import (
     Token,
     parse_size,
 )
+from streampose.prior_commands import prior_app
 from streampose.run_verb import run_verb
 from streampose.say import (
     say_calibration,
@@ -53,6 +56,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(prior_app, name="prior")
+
+app.add_typer(labels_app, name="labels")
+app.command()(suggest)
 
 
 @app.callback(invoke_without_command=True)
@@ -130,7 +137,7 @@ def selftrain(
         Path | None, typer.Argument(metavar="RUN", help="With --resume: the run to continue [default: the last].")
     ] = None,
     store: Store = Path("store.zarr"),
-    method: Annotated[str, typer.Option(help="How to self-train: mask.")] = "mask",
+    method: Annotated[str, typer.Option(help="How to self-train: mask, landmarks, auto...")] = "mask",
     refine: Refine = None,
     preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
@@ -142,6 +149,7 @@ def selftrain(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run with its own settings.")] = False,
     init: Annotated[Path | None, typer.Option(help="Run or bundle to start from; joints are matched by name.")] = None,
     labels: LabelSets = None,
+    prior: PriorName = None,
     force_promote: Annotated[bool, typer.Option("--force-promote", help="Promote even a worse model.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32 or bf16.")] = "auto",
@@ -159,7 +167,8 @@ def selftrain(
         return run(
             store=store, method=method, refine=refine, preset=preset, skeleton=skeleton, config=config,
             overrides=overrides or [], out=out, models=models, max_minutes=max_minutes, resume=run_folder or resume,
-            init=init, labels=labels or [], seed=seed, device=device, precision=precision, force_promote=force_promote,
+            init=init, labels=labels or [], prior=prior, seed=seed, device=device, precision=precision,
+            force_promote=force_promote,
         )  # fmt: skip
 
     run_verb(

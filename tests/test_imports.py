@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "store": FOUNDATION | {"geometry"},
     "formats": FOUNDATION | {"geometry"},
     "synthetic": FOUNDATION | {"geometry", "video", "formats", "store"},
+    "priors": FOUNDATION | {"geometry", "store", "formats", "synthetic"},
     "training": FOUNDATION | {"geometry"},
     "methods": FOUNDATION | {"geometry", "models", "losses", "metrics", "training", "store", "masks", "synthetic"},
     "ingestion": FOUNDATION | {"geometry", "video", "masks", "tracking", "store"},
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "runtime": FOUNDATION | {"geometry", "video", "tracking", "masks"},
     "evaluation": FOUNDATION
     | {"geometry", "metrics", "video", "masks", "store", "formats", "synthetic", "runtime", "methods"},
+    "labelling": FOUNDATION | {"geometry", "metrics", "video", "store", "formats", "evaluation"},
     "server": FOUNDATION | {"geometry", "video", "tracking", "masks", "runtime", "store", "formats"},
 }
 EXCEPTIONS = {

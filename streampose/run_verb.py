@@ -45,6 +45,7 @@ def run_verb(
         raise typer.Exit(2) from None
     failed = say is say_sources and any(entry["verdict"] == "quarantined" for entry in result["sources"])
     failed |= say is say_run and "reason" in result
+    failed |= bool(result.get("failed"))  # how many sources failed, of verbs that say so
     if as_json:
         print(json.dumps(result, default=str))
     else:

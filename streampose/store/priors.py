@@ -28,7 +28,6 @@ from streampose.store.writer import temporary_folder, write_array
 from streampose.structures import Skeleton, check_shape
 
 CROP_SIZE = 128  # of a store that is made for a prior; ingest gives it another where it is asked to
-CHUNK_POSES = 4096
 SAME_JOINT = (("head", "head_top"), ("neck", "upper_neck"))  # two names of one place
 BETWEEN = {  # joint -> two that it lies in the middle of
     "pelvis": ("left_hip", "right_hip"), "thorax": ("left_shoulder", "right_shoulder"), "spine": ("pelvis", "thorax"),
@@ -177,7 +176,7 @@ def write_prior(store: Path, prior: Prior, skeleton: Skeleton | None = None) -> 
             write_group(priors, {})
         temporary = temporary_folder(store)
         for name, values in columns.items():
-            write_array(temporary / name, values, CODECS["zstd"], chunk_frames=min(CHUNK_POSES, len(values)))
+            write_array(temporary / name, values, CODECS["zstd"], chunk_frames=len(values))
         write_group(temporary, attributes)
         destination = priors / identity
         if destination.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,18 @@ from streampose.formats.deepmimic import LEG_METRES, read_deepmimic
 from streampose.synthetic.motion import Region, stand_on_ground
 from streampose.synthetic.rig import BONES, PARENTS, Motion, Rig
 
-# What the bones are called in the two usual conversions of the CMU recordings (Poser/DAZ and MotionBuilder).
-# {s} is l / r or Left / Right; the first name that a file has counts.
+# What the bones are called: in the usual conversions of the CMU recordings (Poser/DAZ and MotionBuilder), by Mixamo and
+# in files whose joints are named after anatomy. {s} is l / r, {S} Left / Right; the first name that a file has counts.
 BVH_NAMES: dict[str, tuple[str, ...]] = {
-    "pelvis": ("hip", "Hips"), "spine": ("abdomen", "LowerBack", "Spine"),
-    "chest": ("chest", "Spine1", "Chest", "Spine"),
+    "pelvis": ("hip", "Hips", "Pelvis"), "spine": ("abdomen", "LowerBack", "Spine", "Chest"),
+    "chest": ("chest", "Spine1", "Chest2", "Chest", "Spine"),
     "neck": ("neck", "Neck", "Neck1"), "head": ("head", "Head"),
-    "collar": ("{s}Collar", "{S}Shoulder", "{S}Collar"), "upper_arm": ("{s}Shldr", "{S}Arm"),
-    "forearm": ("{s}ForeArm", "{S}ForeArm"), "hand": ("{s}Hand", "{S}Hand"),
-    "thigh": ("{s}Thigh", "{S}UpLeg"), "shin": ("{s}Shin", "{S}Leg"), "foot": ("{s}Foot", "{S}Foot"),
+    "collar": ("{s}Collar", "{S}Collar", "{S}Shoulder"), "upper_arm": ("{s}Shldr", "{S}Arm", "{S}Shoulder"),
+    "forearm": ("{s}ForeArm", "{S}ForeArm", "{S}Elbow"), "hand": ("{s}Hand", "{S}Hand", "{S}Wrist"),
+    "thigh": ("{s}Thigh", "{S}UpLeg", "{S}Hip"), "shin": ("{s}Shin", "{S}Leg", "{S}Knee"),
+    "foot": ("{s}Foot", "{S}Foot", "{S}Ankle"),
 }  # fmt: skip
+PREFIX = re.compile(r"^.*:|^mixamorig\d*_?")  # Mixamo's, and those of a scene's parts
 NEEDED = ("pelvis", "upper_arm", "forearm", "thigh", "shin", "foot", "hand")
 DEEPMIMIC_NAMES = {
     "pelvis": "root", "spine": "root", "chest": "chest", "neck": "neck", "head": "neck", "collar": "chest",
@@ -106,7 +109,7 @@ def recorded_motion(
 
 def _from_bvh(path: Path) -> Recording:
     bvh = read_bvh(path)
-    index = {name: i for i, name in enumerate(bvh.names)}
+    index = {PREFIX.sub("", name): i for i, name in enumerate(bvh.names)}
     joint: dict[str, int] = {}  # -1 where the file leaves a bone out
     for bone in BONES:
         side, _, part = bone.partition("_") if bone.startswith(("left_", "right_")) else ("", "", bone)

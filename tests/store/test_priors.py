@@ -42,10 +42,10 @@ def test_names_are_kept_and_replaced(tmp_path):
     store = tmp_path / "store.zarr"
     write_prior(store, make_prior())
     write_prior(store, make_prior(30, "hand drawn: 50 mice", ("a", "b"), 2))
-    write_prior(store, make_prior(40))
+    write_prior(store, make_prior(9001))
     remove_orphans(store)
     assert {(entry["name"], entry["count"], entry["dimensions"]) for entry in list_priors(store)} == {
-        ("dance", 40, 3), ("hand drawn: 50 mice", 30, 2),
+        ("dance", 9001, 3), ("hand drawn: 50 mice", 30, 2),
     }  # fmt: skip
     assert len(read_prior(store, "hand drawn: 50 mice")) == 30
     with pytest.raises(StoreError, match=r"no prior salsa .there are: dance, hand drawn: 50 mice"):

@@ -24,9 +24,16 @@ PADDING = 0.15
 
 @pytest.fixture(autouse=True)
 def plain_logger():
-    """A command that runs in this process sets up the package's logger; each test finds it as it is at first."""
+    """A command that runs in this process sets up the package's logger; each test finds it as it is at first.
+
+    OpenVINO's converter, besides, raises the level of the root logger and of all its handlers, pytest's among them.
+    """
     logging.disable(logging.NOTSET)
-    logging.getLogger().setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    root.filters = []
+    for handler in root.handlers:
+        handler.setLevel(logging.NOTSET)
     logger.setLevel(logging.NOTSET)
     logger.disabled, logger.propagate, logger.handlers = False, True, []
 

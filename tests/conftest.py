@@ -26,7 +26,7 @@ PADDING = 0.15
 def plain_logger():
     """A command that runs in this process sets up the package's logger; each test finds it as it is at first.
 
-    OpenVINO's converter, besides, raises the level of the root logger and of all its handlers, pytest's among them.
+    Libraries, besides, raise the level of the root logger (OpenVINO's converter) and of its handlers, pytest's own.
     """
     logging.disable(logging.NOTSET)
     root = logging.getLogger()

@@ -36,6 +36,10 @@ Refine = Annotated[
 LabelSets = Annotated[
     list[str] | None, typer.Option("--labels", help="Set of labels to learn from too, or all; may be repeated.")
 ]
+PriorName = Annotated[
+    str | None,
+    typer.Option("--prior", help="Unpaired poses to learn from: a prior of the store, built-in, or none."),
+]
 Recordings = Annotated[
     Path | None, typer.Option(help="Folder for what the page records; without it nothing is recorded.")
 ]

@@ -384,7 +384,8 @@ def few_labels(reader: StoreReader, skeleton: Skeleton, size: int) -> tuple[np.n
     """The labels of a store: crops (L, size, size, 3) and joints (L, K, 2) in [-1, 1]; None where there are none."""
     labels = read_labels(reader.path).for_joints(skeleton.joints)
     frames = {clip.id: clip.num_frames for clip in reader.clips()}
-    labels = labels.pick([n for n, clip in enumerate(labels.clip) if labels.frame[n] < frames.get(clip, 0)])
+    limits = np.array([frames.get(str(clip), 0) for clip in labels.clip], int)
+    labels = labels.pick(labels.frame < limits)
     if not len(labels):
         logger.warning(
             "%s: no labels; the points stay without names, so label a few frames (`streampose labels import`)",

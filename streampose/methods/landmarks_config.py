@@ -25,7 +25,7 @@ class StepsConfig(Strict):
         landmarks: the joint objective (Eq. 6).
     """
 
-    skeletons: int = Field(default=1500, ge=1)
+    skeletons: int = Field(default=1500, ge=0)
     figures: int = Field(default=1500, ge=0)
     landmarks: int = Field(default=6000, ge=1)
 

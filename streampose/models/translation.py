@@ -60,7 +60,7 @@ class Plan:
 
 
 SIZES = {
-    "tiny": Plan((24, 48, 96), half=True, fine=True),
+    "tiny": Plan((16, 32, 64), half=True, fine=True),
     "small": Plan((16, 32, 64, 128)),
     "base": Plan((32, 64, 128, 256)),
 }

@@ -1,0 +1,69 @@
+"""`selftrain --method landmarks` end to end, and which method `auto` takes."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streampose.config import load_skeleton
+from streampose.errors import ConfigError
+from streampose.runtime.bundle import load_bundle
+from streampose.runtime.predictor import load_predictor
+from streampose.selftrain import choose_method, prior_overrides, selftrain
+from streampose.store.priors import Prior, write_prior
+from streampose.store.reader import StoreReader
+from streampose.synthetic.built_in_prior import built_in_prior
+
+HUMAN = load_skeleton("human17")
+FEW_STEPS = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "batch_size=2", "discriminator_width=4"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """The walking capsules of test_selftrain.py."""
+    spec = importlib.util.spec_from_file_location("drawn", Path(__file__).with_name("test_selftrain.py"))
+    assert spec is not None and spec.loader is not None
+    drawn = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawn)
+    return drawn.make_store(tmp_path_factory.mktemp("landmarks"))
+
+
+def test_a_bundle_of_landmarks_serves_like_any_other(store, tmp_path):
+    flat = built_in_prior(HUMAN, 20, 1).poses[..., :2] * 100
+    write_prior(store, Prior("drawn", flat, HUMAN.joints, np.array(["me"] * 20)))
+    result = selftrain(
+        store=store, method="landmarks", prior="drawn", overrides=FEW_STEPS, out=tmp_path / "runs",
+        models=tmp_path / "models", device="cpu", precision="f32",
+    )  # fmt: skip
+    bundle = load_bundle(tmp_path / "models" / "current")
+    assert result["promoted"] and result["parity_px"] < 0.5
+    assert (bundle.method, bundle.preset) == ("landmarks", "landmarks-tiny")
+    crops = StoreReader(store).read("walk-0", [0, 1, 2]).frames
+    for runtime in ("onnx", "torch"):
+        keypoints, confidence = load_predictor(bundle.path, runtime).predict_crops(crops)
+        assert keypoints.shape == (3, 17, 3) and np.isfinite(keypoints).all() and not keypoints[..., 2].any()
+        assert ((confidence >= 0) & (confidence <= 1)).all()
+
+
+def test_the_ancestor_runs_without_labels_and_poses(store, tmp_path):
+    result = selftrain(
+        store=store, method="landmarks", prior="none", overrides=FEW_STEPS, out=tmp_path / "runs",
+        models=tmp_path / "models", device="cpu", precision="f32",
+    )  # fmt: skip
+    assert load_bundle(result["bundle"]).preset == "ancestor-tiny"
+
+
+def test_auto_takes_mask_where_masks_are_good(store):
+    reader = StoreReader(store)
+    assert choose_method(reader)[0] == "mask"
+    for clip in reader.clips():
+        clip.attributes["masks"] = "moving"
+    method, why = choose_method(reader)
+    assert method == "landmarks" and "0 of 80 frames" in why
+
+
+def test_a_method_without_poses_refuses_a_prior():
+    assert prior_overrides("walks", "landmarks") == ["prior=walks"]
+    with pytest.raises(ConfigError, match="--method landmarks"):
+        prior_overrides("walks", "mask")

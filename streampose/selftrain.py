@@ -20,16 +20,17 @@ from torch import nn
 from streampose import __version__
 from streampose.config import Strict, load_config, load_skeleton, read_yaml, skeleton_from_dict, skeleton_to_dict
 from streampose.console import logger
-from streampose.errors import ConfigError, StoreError, TrainingError
-from streampose.export import export
+from streampose.errors import ConfigError, StoreError, StreamposeError, TrainingError
 from streampose.files import write_text
 from streampose.methods.disentangle import DisentangleConfig, load_disentangle_config, make_disentangle_task
+from streampose.judging import DetectorJudge, Judge, LifterJudge
+from streampose.methods.hypotheses import HypothesesConfig, load_hypotheses_config, make_hypotheses_task
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.mirrornet import MirrorConfig, load_mirror_config, make_mirror_task
 from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
-from streampose.promotion import TrainingPart, choose_held_out, eager, limit, measure, promote
+from streampose.promotion import TrainingPart, choose_held_out
 from streampose.runtime.bundle import default_bundle
 from streampose.store.priors import list_priors
 from streampose.store.reader import StoreReader
@@ -44,8 +45,6 @@ from streampose.training.initialise import initialise, read_network
 from streampose.training.log import write_git
 
 UNSURE_MASKS = ("moving", "none")  # of ingest, that `mask` does not learn well from
-MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
-MAX_SCORED = 96
 
 
 class Method(NamedTuple):
@@ -54,15 +53,24 @@ class Method(NamedTuple):
     Adding a method: write `methods/<name>.py` with these three and a task that satisfies `training.engine.Task`,
     presets in `configs/methods/<name>.yaml`, and one line in METHODS. The settings need `seed`, `detector` (the preset
     of its network) and `input_size`.
+
+    Attributes:
+        judge: measures, exports and promotes what is trained; another kind of model needs one of its own.
+        clips: whether the store must hold any.
     """
 
     schema: type[Strict]
     load: Callable[[str, Path | None, list[str]], Any]
     make_task: Callable[[StoreReader, Skeleton, Any, torch.device], Task]
+    judge: Callable[[Any, StoreReader, Skeleton, Any, torch.device], Judge] = DetectorJudge
+    clips: bool = True
 
 
 METHODS = {
     "disentangle": Method(DisentangleConfig, load_disentangle_config, make_disentangle_task),
+    "hypotheses": Method(
+        HypothesesConfig, load_hypotheses_config, make_hypotheses_task, judge=LifterJudge, clips=False
+    ),
     "landmarks": Method(LandmarksConfig, load_landmarks_config, make_landmarks_task),
     "mask": Method(MaskConfig, load_mask_config, make_task),
     "mirrornet": Method(MirrorConfig, load_mirror_config, make_mirror_task),
@@ -132,9 +140,9 @@ def selftrain(
     if resume:
         run_dir = last_run(Path(out)) if resume is True else Path(resume)
         method, settings, shape, seed, init, store = read_run(run_dir)
-        whole = open_reader(store)
+        whole = open_reader(store, clips=WAYS[method].clips)
     else:
-        whole = open_reader(Path(store))
+        whole = open_reader(Path(store), clips=refine is not None or method not in METHODS or METHODS[method].clips)
         if refine is not None:
             method, init = refine, init or model_to_refine(Path(models))
             if refine not in REFINEMENTS:
@@ -155,33 +163,23 @@ def selftrain(
         if world.rank == 0:
             write_run(run_dir, method, settings, shape, whole, seed=seed, init=init, preset=preset)
 
-    held_out = choose_held_out(whole.clips())
-    reader = TrainingPart(whole.path, held_out)
+    reader = TrainingPart(whole.path, choose_held_out(whole.clips()))
     torch.manual_seed(seed)
     try:
         task = WAYS[method].make_task(reader, shape, settings, chosen)
-    except TrainingError:
+    except StreamposeError:
         if not resume and world.rank == 0:
             shutil.rmtree(run_dir, ignore_errors=True)  # there is nothing to resume
         raise
     if init is not None and not (resume and has_checkpoint(run_dir)):
         logger.info("%s: taken over: %s", init, initialise(task.networks, init, shape.joints))
-    size = settings.input_size
-    measured = limit(held_out or [(clip, 0, clip.num_frames) for clip in whole.clips()], MAX_HELD_OUT)
-    scored = limit(measured, MAX_SCORED)
-    if not held_out:
-        logger.warning("%s: too short to hold frames out; measured on frames that it is trained on", whole.path)
-
-    def score(detector: nn.Module) -> float:
-        return measure(eager(detector, shape, size, chosen), size, shape, whole, scored).evidence.score()
-
     task.networks.to(chosen)
+    judge = WAYS[method].judge(task, whole, shape, settings, chosen)
     before: dict[str, Any] = {}
     if (run_dir / "before.json").is_file():
         before = json.loads((run_dir / "before.json").read_text(encoding="utf-8"))
     elif world.rank == 0:
-        predict = eager(task.networks["detector"], shape, size, chosen)
-        start = measure(predict, size, shape, whole, measured)
+        start = judge.measure(task.networks["detector"])
         before = {"model": "untrained" if init is None else str(init), **start.metrics}
         write_json(run_dir / "before.json", before)
     logger.info(
@@ -190,7 +188,8 @@ def selftrain(
         len(reader.clips()), chosen,
     )  # fmt: skip
     trained = train(
-        task, run_dir=run_dir, device=str(chosen), precision=precision, seed=seed, resume=bool(resume), score=score,
+        task, run_dir=run_dir, device=str(chosen), precision=precision, seed=seed, resume=bool(resume),
+        score=judge.score,
         max_minutes=None if max_minutes is None else training_minutes(max_minutes, time.monotonic() - began),
     )  # fmt: skip
     result: dict[str, Any] = {"run": str(run_dir), "method": method, "checkpoint": str(trained.checkpoint)}
@@ -212,13 +211,16 @@ def selftrain(
 
     checkpoint = find_checkpoint(run_dir, best=True)
     task.networks["detector"].load_state_dict(load_networks(checkpoint)["detector"])
-    new = measure(eager(task.networks["detector"], shape, size, chosen), size, shape, whole, measured)
+    new = judge.measure(task.networks["detector"])
     metrics = new.metrics
     bundle = run_dir / "bundle"
-    exported = export(run=checkpoint, out=bundle, metrics=metrics)
-    scores = metrics["free/score"], before["free/score"], before["model"]
-    logger.info("%s: free/score %.3f on held-out frames; before training %.3f (%s)", run_dir, *scores)
-    decision = promote(bundle, Path(models), new, shape, whole, measured, before, force=force_promote)
+    exported = judge.export(checkpoint, bundle, metrics)
+    name = judge.score_name
+    logger.info(
+        "%s: %s %.3f on what was held out; before training %.3f (%s)",
+        run_dir, name, metrics[name], before[name], before["model"],
+    )  # fmt: skip
+    decision = judge.promote(bundle, Path(models), new, before, force=force_promote)
     return {
         **result,
         "checkpoint": str(checkpoint),
@@ -227,7 +229,7 @@ def selftrain(
         "metrics": metrics,
         "metrics_before": decision.before,
         "bundle": str(bundle),
-        "parity_px": exported["parity_px"],
+        **{name: value for name, value in exported.items() if name.startswith("parity")},
         "stopped": trained.stopped,
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -348,8 +350,11 @@ def read_run(run_dir: Path) -> tuple[str, Any, Skeleton, int, Path | None, Path]
     return method, settings, skeleton, int(values.get("seed", 0)), None if init is None else Path(init), store
 
 
-def open_reader(store: Path) -> StoreReader:
-    """Open a store that there must be clips in.
+def open_reader(store: Path, *, clips: bool = True) -> StoreReader:
+    """Open a store.
+
+    Args:
+        clips: whether there must be some in it.
 
     Raises:
         StoreError: there is none, or no clip in it.
@@ -357,7 +362,7 @@ def open_reader(store: Path) -> StoreReader:
     if url_of(store) is None and not store.exists():
         raise StoreError(f"{store}: no store there; run `streampose ingest ./videos` first")
     reader = StoreReader(store)
-    if not reader.clips():
+    if clips and not reader.clips():
         raise StoreError(f"{store}: no clip in it; `streampose inspect {store}` says why each video gave none")
     return reader
 

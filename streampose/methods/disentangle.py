@@ -69,17 +69,19 @@ def make_disentangle_task(
     """Read a store's clips, the known poses and the prior, and set up what `training.engine.train` runs.
 
     Raises:
-        ConfigError: no pairs are named; TrainingError: none of them fits the store.
+        ConfigError: no pairs are named, or sketches are asked for. TrainingError: no pair fits the store.
     """
-    if config.target == "pose" and config.pairs is None:
+    if config.target == "sketch":
+        raise ConfigError(
+            "target=sketch: what draws sketches is no pose model to evaluate and serve; train it with "
+            "pipelines/reproduce/disentangle.py --cells sketch"
+        )
+    if config.pairs is None:
         raise ConfigError(
             "method disentangle learns from a few frames with known 3D poses: name the folder of their files with "
-            "--set pairs=FOLDER (<video>.truth.npz, as `streampose synth` writes them, beside ingested videos)"
+            "--set pairs=FOLDER (<video>.truth.npz, as `streampose synth` writes them, of videos in the store)"
         )
     frames = read_frames(reader, config.input_size, config.cache_megabytes)
-    if config.target == "sketch":
-        return make_sketch_task(frames, skeleton, config)
-    assert config.pairs is not None
     known = keep_share(read_pairs(reader, frames, skeleton, config.pairs), config.pairs_share, config.seed)
     if (labelled := read_labelled(reader, skeleton, config.supervision, config.input_size)) is not None:
         frames, known = add_labelled(frames, known, labelled)

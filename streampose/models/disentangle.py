@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 PRESETS = {
-    "mini": Sizes((16, 32, 64, 128), 2, (64, 48, 24, 16), 256),
+    "mini": Sizes((16, 32, 64, 128), 2, (64, 48, 24), 256),
     "tiny": Sizes((16, 24, 48, 96, 128), 2, (96, 48, 32, 16), 256),
     "small": Sizes((24, 48, 96, 160, 256), 4, (128, 64, 48, 24), 512),
     "base": Sizes("resnet50", 1, (256, 128, 64, 32), 1024),
@@ -106,7 +106,7 @@ class ImageFeatures(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """Codes (B, D) -> an image (B, channels, S, S) in (0, 1), by four doublings and one step to the asked size."""
+    """Codes (B, D) -> an image (B, channels, S, S) in (0, 1), doubled once a width, then to the asked size."""
 
     def __init__(self, sizes: Sizes, dimensions: int, size: int, channels: int = 3):
         super().__init__()

@@ -90,7 +90,7 @@ def to_correct(candidates: Candidates, chosen: np.ndarray, joints: tuple[str, ..
     """What the model says of some candidates, in the form of labels."""
     seen = np.where(candidates.confidence[chosen] >= VISIBLE_CONFIDENCE, 2, 1).astype(np.uint8)
     keypoints = candidates.keypoints[chosen].astype(np.float32)
-    who = np.full(len(chosen), "streampose")
+    who = np.full(len(chosen), "")  # the tool, or `labels import --who`, says who corrected them
     return Labels(candidates.clip[chosen], candidates.frame[chosen], keypoints, seen, who, joints)
 
 

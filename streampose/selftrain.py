@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from torch import nn
 
 from streampose import __version__
 from streampose.config import Strict, load_config, load_skeleton, read_yaml, skeleton_from_dict, skeleton_to_dict
 from streampose.console import logger
 from streampose.errors import ConfigError, StoreError, StreamposeError, TrainingError
 from streampose.files import write_text
-from streampose.methods.disentangle import DisentangleConfig, load_disentangle_config, make_disentangle_task
 from streampose.judging import DetectorJudge, Judge, LifterJudge
+from streampose.methods.disentangle import DisentangleConfig, load_disentangle_config, make_disentangle_task
 from streampose.methods.hypotheses import HypothesesConfig, load_hypotheses_config, make_hypotheses_task
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task

@@ -23,7 +23,7 @@ def template_joints(skeleton: Skeleton) -> list[int]:
     """The joints whose places say how a subject stands: hips and shoulders; without both of these all joints."""
     found = {part: [k for k, name in enumerate(skeleton.joints) if part in name] for part in TRUNK}
     complete = all(len(joints) >= 2 for joints in found.values())
-    return sorted(sum(found.values(), [])) if complete else list(range(skeleton.num_joints))
+    return sorted(k for joints in found.values() for k in joints) if complete else list(range(skeleton.num_joints))
 
 
 def bone_lengths(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:

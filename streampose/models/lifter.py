@@ -48,11 +48,17 @@ class Lifter(nn.Module):
     Args:
         num_joints, root: of the skeleton.
         width: of the layers; code_size: Z.
+
+    Attributes:
+        metres: length of the template's unit, of the prior that was trained with.
     """
+
+    metres: Tensor
 
     def __init__(self, num_joints: int, root: int, width: int, code_size: int):
         super().__init__()
         self.root, self.code_size = root, code_size
+        self.register_buffer("metres", torch.ones(()))
         self.generator = perceptron(3 * num_joints + code_size, width, 3 * num_joints)
         self.camera = perceptron(3 * num_joints, width, 6)
 
@@ -146,15 +152,11 @@ def rotation_of(camera: Tensor) -> Tensor:
 
 
 class JointsToPoses(nn.Module):
-    """What a bundle that lifts promises, around a lifter: joints as they come, poses in metres along the camera's axes.
+    """What a bundle that lifts promises, around a `Lifter`: joints as they come, poses in metres along camera axes."""
 
-    Args:
-        metres: length of the template's unit in metres.
-    """
-
-    def __init__(self, lifter: Lifter, metres: float):
+    def __init__(self, lifter: nn.Module):
         super().__init__()
-        self.lifter, self.metres = lifter, metres
+        self.lifter = lifter
 
     def forward(self, joints: Tensor, visibility: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Lift B sets of joints, each with one code.
@@ -176,4 +178,5 @@ class JointsToPoses(nn.Module):
         norm = (centred**2).sum((1, 2)).clamp_min(1e-9)
         scale = ((centred * known).sum((1, 2)) / norm).clamp_min(1e-6) * deviation  # least squares
         place = mean - scale[:, None] * middle
-        return poses * self.metres, torch.cat([scale[:, None] / self.metres, place], 1)
+        metres = self.lifter.metres
+        return poses * metres, torch.cat([scale[:, None] / metres, place], 1)

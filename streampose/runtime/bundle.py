@@ -160,7 +160,8 @@ def load_bundle(path: str | Path, kind: str | None = "detector") -> Bundle:
         kind: that it has to be of, one of `KINDS`; None for any.
 
     Raises:
-        BundleError: of another kind, missing, damaged (a file is not what was exported), newer than this version, or unsafe.
+        BundleError: of another kind, missing, damaged (a file is not what was exported), newer than this version, or
+            unsafe.
     """
     path = Path(path)
     description = path / "bundle.json"

@@ -156,3 +156,45 @@ def load_detector(bundle: Bundle) -> nn.Module:
         message = " ".join(str(error).split())[:200]
         raise BundleError(f"{bundle.weights_path}: does not fit the preset {bundle.preset!r} ({message})") from None
     return detector
+
+
+def lifter_run(bundle: Bundle, threads: int) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """A bundle that lifts 2D joints, as a function of arrays; see `runtime.lifter.Lifting`."""
+    from streampose.models.lifter import JointsToPoses
+
+    torch.set_num_threads(threads)
+    return eager_lifter(JointsToPoses(load_lifter_network(bundle)))
+
+
+def eager_lifter(module: nn.Module) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """A `models.lifter.JointsToPoses` as a function of arrays."""
+    device = next(module.parameters()).device
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        training = module.training
+        with torch.inference_mode():
+            poses, placement = module.eval()(*(torch.from_numpy(array).to(device) for array in arrays))
+        module.train(training)
+        return poses.float().cpu().numpy(), placement.float().cpu().numpy()
+
+    return run
+
+
+def load_lifter_network(bundle: Bundle) -> nn.Module:
+    """The network of a bundle that lifts, with its weights.
+
+    Raises:
+        BundleError: they do not fit each other.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from streampose.models.lifter import build_lifter
+
+    try:
+        lifter = build_lifter(bundle.preset, bundle.skeleton.num_joints, bundle.skeleton.root)
+        lifter.load_state_dict(load_file(bundle.weights_path))
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        message = " ".join(str(error).split())[:200]
+        raise BundleError(f"{bundle.weights_path}: does not fit the preset {bundle.preset!r} ({message})") from None
+    return lifter

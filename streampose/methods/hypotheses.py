@@ -1,0 +1,223 @@
+"""Many 3D poses for one set of 2D joints, learnt from 2D joints and 3D poses that have nothing to do with each other.
+
+The page in our symbols. x are normalised 2D joints of which v says what is seen, z ~ N(0, 1) is a code, y a pose in the
+template's frame, M a camera (2 x 3), D the critic's features of [pose, KCS], and k the mixed kernel (Eq. 9):
+
+    y = G(x, z),   L_2D  = |M y - x|                                        reprojection
+    L_adv = MMD^2(D(y real), D(y))                                          Eq. 8; the critic maximises it
+    L_gp  = (|grad of the witness| - 1)^2                                   gradient penalty, between real and made
+    L_reg = min(|G(x, z1) - G(x, z2)| / |z1 - z2|, tau)                     Eq. 6, maximised
+    L_rec = |z - E(G(x, z))|                                                Eq. 7
+    L_cam = |2 M M^T / trace(M M^T) - 1|                                    weak perspective
+    L_G   = L_adv + l_2D L_2D - l_reg L_reg + l_rec L_rec + l_cam L_cam     Eq. 10
+
+Where we differ:
+- One step trains all networks: the critic sees made poses through a layer that turns the gradient round, so that what
+  raises MMD in the critic lowers it in the generator. The paper alternates.
+- `consistency`: a made pose is turned, projected, and lifted again with the zero code; it must come out as it was. Such
+  a pair of joints and pose is a fair example wherever the critic finds made poses plausible, so it teaches what no
+  unpaired pose can: which depth belongs to which joints. Without it (weight 0, the paper's recipe) a short training
+  ends in poses that re-project well and flip limbs in depth.
+- The template gives a pose its direction only; its size is that of all bones together. Procrustes' own scale grows as
+  a trunk bends, and a critic that sees bones of changing length learns less of them.
+- Joints are centred at the mean of those seen, not at the root, which may be missing; and v is an input, so that one
+  network serves full and partial poses. In training some joints are hidden at random, any of them.
+- Real poses are also mirrored, left and right exchanged. Weights are ours where units differ; see the presets.
+
+Source: Li & Lee, Weakly supervised generative network for multiple 3D human pose hypotheses, BMVC 2020; the turned pose
+follows Chen et al., Unsupervised 3D pose estimation with geometric self-supervision, CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from streampose.config import Strict, load_preset
+from streampose.errors import ConfigError
+from streampose.losses import hypotheses as losses
+from streampose.methods.hypotheses_data import Examples, draw_lifted, find_examples, hide_joints, random_turns
+from streampose.models.lifter import PRESETS, CodeEncoder, PoseCritic, build_lifter, normalise, rotation_of
+from streampose.store.reader import StoreReader
+from streampose.structures import Skeleton
+
+TERMS = ("critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency")
+
+
+class HypothesesConfig(Strict):
+    """Settings of the method; presets are in configs/methods/hypotheses.yaml.
+
+    Attributes:
+        detector: size of the networks, `models.lifter.PRESETS`.
+        prior: name of the 3D poses: of a prior in the store, `built-in` for procedural people, `auto` for the only one
+            in the store, else the built-in one.
+        poses: how many of the prior's poses to use; None for all.
+        views: how many random cameras each pose of the prior is seen by, for 2D joints.
+        detections: share of a batch's 2D joints that a 2D model finds in the store's clips.
+        detector_bundle: that model; None for the current one, else the one that is shipped.
+        batch_size: sets of 2D joints a step; each is lifted with two codes.
+        hidden: share of the sets of which joints are hidden; most_hidden: at most so many of one set.
+        elevation_degrees, roll_degrees: of the random cameras (standard deviations).
+        adversarial: how much the generator listens to the critic.
+        tau: the ceiling of Eq. 6.
+        weights: of the terms; `diversity` is subtracted.
+    """
+
+    detector: Literal["tiny", "small", "base"] = "tiny"
+    input_size: int = 0  # of crops: there are none
+    prior: str = "auto"
+    poses: int | None = Field(default=None, ge=10)
+    views: int = Field(default=4, ge=1)
+    detections: float = Field(default=0.0, ge=0, le=1)
+    detector_bundle: str | None = None
+    batch_size: int = Field(default=64, ge=4)
+    steps: int = Field(default=6000, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    critic_rate: float = Field(default=5e-4, gt=0)
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    hidden: float = Field(default=0.3, ge=0, le=1)
+    most_hidden: int = Field(default=3, ge=0)
+    elevation_degrees: float = Field(default=10.0, ge=0)
+    roll_degrees: float = Field(default=3.0, ge=0)
+    adversarial: float = Field(default=2.0, ge=0)
+    tau: float = Field(default=2.0, gt=0)
+    seed: int = 0
+    weights: dict[str, float]
+
+
+def load_hypotheses_config(
+    preset: str = "tiny", path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()
+) -> HypothesesConfig:
+    """Read a preset, then a file of changes to it, then `key=value` changes.
+
+    Raises:
+        ConfigError: no such preset, an unknown key or loss term, or a wrong value.
+    """
+    config = load_preset(HypothesesConfig, "hypotheses", preset, path, overrides)
+    if unknown := sorted(config.weights.keys() - set(TERMS)):
+        raise ConfigError(f"weights: unknown {', '.join(unknown)} (known: {', '.join(TERMS)})")
+    return config
+
+
+def make_hypotheses_task(
+    reader: StoreReader, skeleton: Skeleton, config: HypothesesConfig, device: torch.device | str
+) -> HypothesesTask:
+    """Read the 3D poses and the 2D joints, and set up the training that `training.engine.train` runs.
+
+    Raises:
+        ConfigError, StoreError: the prior. TrainingError: too few poses of all joints.
+    """
+    return HypothesesTask(find_examples(reader, skeleton, config), skeleton, config)
+
+
+class HypothesesTask:
+    """What the engine trains; see `training.engine.Task`. The network `detector` is the lifter."""
+
+    def __init__(self, examples: Examples, skeleton: Skeleton, config: HypothesesConfig):
+        self.examples, self.skeleton, self.config = examples, skeleton, config
+        K, (width, code_size) = skeleton.num_joints, PRESETS[config.detector]
+        self.bones = torch.tensor([(bone.parent, bone.child) for bone in skeleton.bones])
+        products = len(self.bones) * (len(self.bones) + 1) // 2
+        self.lifter = build_lifter(config.detector, K, skeleton.root)
+        self.lifter.metres.fill_(examples.metres)
+        self.critic, self.encoder = PoseCritic(K, products, width), CodeEncoder(K, width // 2, code_size)
+        self.networks = nn.ModuleDict({"detector": self.lifter, "critic": self.critic, "encoder": self.encoder})
+        self.total_steps = config.steps
+        self.weights = {name: config.weights.get(name, 0.0) for name in TERMS if config.weights.get(name, 0.0)}
+        self.weights.setdefault("critic", 1.0)
+
+    def plan(self, steps_per_second: float, max_minutes: float) -> None:
+        """Stretch or shrink the schedule to a time."""
+        self.total_steps = max(1, round(60 * max_minutes * steps_per_second * 0.97))
+
+    def stage(self, step: int) -> str:
+        """One stage only."""
+        return "lift"
+
+    def optimiser_settings(self, step: int) -> dict[str, float]:
+        """A short rise and a cosine fall."""
+        rise = min(1.0, (step + 1) / max(1, min(100, self.total_steps // 5)))
+        fall = 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * step / max(1, self.total_steps)))
+        rate = float(rise * fall)
+        rates: dict[str, Any] = {"lr": self.config.learning_rate * rate, "critic.lr": self.config.critic_rate * rate}
+        return rates | {"betas": (self.config.beta1, 0.999)}
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """2D joints, some of them hidden, two codes for each, poses of the prior and turns for made ones."""
+        config, rng = self.config, np.random.default_rng((self.config.seed, step, rank))
+        B, Z = config.batch_size, self.lifter.code_size
+        joints, visibility = self.examples.draw_joints(B, rng)
+        visibility = hide_joints(visibility, config.hidden, config.most_hidden, rng)
+        values = {
+            "joints": joints, "visibility": visibility, "codes": rng.standard_normal((2 * B, Z)),
+            "real": self.examples.draw_poses(2 * B, rng), "between": rng.random((B, 1, 1)),
+            "turns": random_turns(B, self.skeleton, rng),
+            "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
+        }  # fmt: skip
+        return {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The page above, executed."""
+        weights, config = self.weights, self.config
+        joints, _, _ = normalise(batch["joints"], batch["visibility"])
+        two, seen, codes = torch.cat([joints] * 2), torch.cat([batch["visibility"]] * 2), batch["codes"]
+        poses, camera = self.lifter(two, seen, codes)
+        first, second = poses.chunk(2)
+        real, B = batch["real"], len(joints)
+
+        features, made = self.features(real), self.features(TurnRound.apply(poses, config.adversarial))
+        terms = {
+            "critic": -losses.mmd(features, made),
+            "reprojection": losses.reprojection(poses, camera, two, seen).sum() / (2 * seen.sum()),
+            "camera": losses.weak_perspective(camera).mean(),
+        }
+        if "penalty" in weights:
+            between = torch.lerp(real[:B], first.detach(), batch["between"]).requires_grad_()
+            witness = losses.witness(self.features(between), features.detach(), made.detach())
+            terms["penalty"] = losses.gradient_penalty(witness, between).mean()
+        if "diversity" in weights:
+            terms["diversity"] = -losses.diversity(first, second, codes[:B], codes[B:], config.tau).mean()
+        if "codes" in weights:
+            terms["codes"] = losses.code_distance(codes, self.encoder(poses)).mean()
+        if "consistency" in weights:
+            terms["consistency"] = self.consistency(first.detach(), camera[:B].detach(), batch)
+        return {name: terms[name] for name in weights}, dict(weights)
+
+    def features(self, poses: Tensor) -> Tensor:
+        """The critic's features of [pose, KCS]."""
+        return self.critic(poses, losses.bone_products(poses, self.bones.to(poses.device)))
+
+    def consistency(self, poses: Tensor, camera: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """A made pose, seen from elsewhere and lifted again, comes out as it was, under a camera that shows it so."""
+        turned = poses @ (batch["turns"] @ rotation_of(camera)).transpose(1, 2)
+        again = batch["again"]
+        joints, _, _ = normalise(turned[..., :2], again)
+        lifted = self.lifter(joints, again, torch.zeros_like(batch["codes"][: len(poses)]))
+        reprojected = losses.reprojection(poses, lifted.camera, joints, again).sum() / (2 * again.sum())
+        return (lifted.poses - poses).abs().mean() + reprojected
+
+    @torch.no_grad()
+    def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
+        """The 2D joints, and what is made of them, from the front and from the side."""
+        joints, _, _ = normalise(batch["joints"][:6], batch["visibility"][:6])
+        lifted = self.lifter(joints, batch["visibility"][:6], torch.zeros_like(batch["codes"][:6]))
+        poses = lifted.poses @ rotation_of(lifted.camera).transpose(1, 2)
+        return draw_lifted(joints.cpu().numpy(), poses.float().cpu().numpy(), self.skeleton)
+
+
+class TurnRound(torch.autograd.Function):
+    """The identity, whose gradient is turned round and weighed (Ganin & Lempitsky, ICML 2015)."""
+
+    @staticmethod
+    def forward(context, values: Tensor, weight: float) -> Tensor:
+        context.weight = weight
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None]:
+        return -context.weight * gradient, None

@@ -6,13 +6,12 @@ published again with the clips.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from streampose.console import logger, progress
@@ -23,20 +22,18 @@ from streampose.ingestion.masking import open_sam_once
 from streampose.ingestion.options import Options
 from streampose.masks.clip_masks import ClipMasks, Keep
 from streampose.masks.quality import Quality
-from streampose.masks.volume import SubjectVolume
 from streampose.store.copy import WorkingCopy
 from streampose.store.push import push_source
 from streampose.store.schema import read_attributes
 from streampose.store.writer import ClipWriter, publish_source
 from streampose.structures import Camera, Session, View
-from streampose.tracking.across_views import DOUBTFUL, Subject, choose_subject, find_candidates, in_view, upwards
 from streampose.tracking.boxes import steady_square, touches_border
-from streampose.tracking.detectors import open_detector
+from streampose.tracking.still_subject import StillSubject, in_picture
 from streampose.video.decode import Video, open_video
 from streampose.video.frame import Frame
+from streampose.video.moments import moment_stride, moments
 
 LOOKS = 12  # at least, at a recording that is long enough for them
-TRIES = 8  # moments at which a subject is looked for, before it is given up
 WINDOW = 9  # boxes over which a square is steadied
 NO_CLIP = "nothing that moves was found in it"
 
@@ -67,11 +64,10 @@ def find_still_subject(store: Path, session: Session, options: Options) -> list[
     with ExitStack() as open_files:
         videos = [open_files.enter_context(open_video(view.view.video)) for view in views]
         try:
-            found, looks = _follow(store, views, waiting, videos, options)
+            said, looks = _follow(store, views, waiting, videos, options)
         except VideoError as error:
             logger.warning("session %s: its still subject cannot be followed: %s", session.name, error)
             return []
-    said = "nobody is seen at one place by two of its views" if found is None else _say(found, len(views), options)
     logger.info("session %s: %s", session.name, said)
     for view in waiting:
         clip = looks.get(view.source_id)
@@ -111,100 +107,39 @@ def _views(store: Path, session: Session) -> list[_View]:
     return found
 
 
-def _say(subject: Subject, views: int, options: Options) -> str:
-    detector = "HOG" if options.detector in ("motion", "hog") else options.detector.split(":")[0]
+def _say(subject: StillSubject, options: Options) -> str:
+    if subject.subject is None:
+        return subject.said()
     sam = "; Segment Anything draws the masks" if options.sam_checkpoint else ""
-    return (
-        f"nothing moves in it; the subject is the person that {int(subject.seen.sum())} of {views} views see at one "
-        f"place ({detector}), and its masks are what looks like one body in all of them{sam}"
-    )
+    return f"nothing moves in it; {subject.said()}, and its masks are what looks like one body in all of them{sam}"
 
 
 def _follow(
     store: Path, views: Sequence[_View], waiting: Sequence[_View], videos: Sequence[Video], options: Options
-) -> tuple[Subject | None, dict[str, str]]:
-    """Cut the subject out of the views that wait for it: the subject, and source id -> clip id."""
-    cameras = [view.camera for view in views]
-    spec = "hog" if options.detector == "motion" else options.detector
-    classes = None if options.detector_class is None else [options.detector_class]
-    detect = open_detector(spec, classes=classes, least_score=DOUBTFUL)
-    assert detect is not None
-    up = upwards(cameras)
-    subject: Subject | None = None
-    volume: SubjectVolume | None = None
-    chosen: list[int] = []
+) -> tuple[str, dict[str, str]]:
+    """Cut the subject out of the views that wait for it: what is said of it, and source id -> clip id."""
+    subject = StillSubject([view.camera for view in views], options.detector, options.detector_class)
     cutters: dict[int, _Cutter] = {}
-    stride = _stride(videos[0], options.rate)
-    moments = _moments(videos, [view.view.offset_seconds for view in views], stride)
+    stride = moment_stride(videos[0], options.rate, LOOKS)
     with progress("still subjects", (videos[0].probe.frames_estimate or 0) / stride or None, "moments") as bar:
-        for number, frames in enumerate(moments):
+        for frames in moments(videos, [view.view.offset_seconds for view in views], stride):
             bar.advance(1)
-            if subject is None:
-                if number >= TRIES:
-                    break
-                seen = [find_candidates(f.image, c, up, detect) for f, c in zip(frames, cameras, strict=True)]
-                subject = choose_subject(seen, cameras)
-                if subject is None:
-                    continue
-                chosen = [n for n, camera in enumerate(cameras) if in_view(subject, camera)]
-                volume = SubjectVolume([cameras[n] for n in chosen], subject.head, subject.foot)
+            masks = subject.look([frame.image for frame in frames])
+            if subject.given_up:
+                break
+            if masks and not cutters:
                 cutters = {
-                    n: _Cutter(store, views[n], videos[n], stride, options) for n in chosen if views[n] in waiting
+                    n: _Cutter(store, views[n], videos[n], stride, options)
+                    for n in subject.views
+                    if views[n] in waiting
                 }
                 if not cutters:  # it is out of the sight of those views that wait for it
                     break
-            assert volume is not None
-            masks = volume.segment([frames[n].image for n in chosen])
-            for n, (mask, affine) in zip(chosen, masks, strict=True):
-                if n in cutters:
-                    cutters[n].cut(frames[n], mask, affine)
+            for n in cutters:
+                cutters[n].cut(frames[n], *masks[n])
     made = {n: cutter.finish() for n, cutter in cutters.items()}
-    return subject, {views[n].source_id: clip for n, clip in made.items() if clip is not None}
-
-
-def _stride(video: Video, rate: float) -> int:
-    """Every how manyth frame is looked at: as ingest does, but more of a recording that is short."""
-    stride = max(1, round(video.probe.fps / rate)) if rate else 1
-    return max(1, min(stride, (video.probe.frames_estimate or LOOKS * stride) // LOOKS))
-
-
-def _moments(videos: Sequence[Video], offsets: Sequence[float], stride: int) -> Iterator[list[Frame]]:
-    """Frames of all views at the same time of the session, until one of them ends."""
-    others = [_Nearest(video) for video in videos[1:]]
-    for frame in videos[0].frames():
-        if frame.index % stride:
-            continue
-        seconds = frame.pts_seconds + offsets[0]
-        beside = [other.at(seconds - offset) for other, offset in zip(others, offsets[1:], strict=True)]
-        frames = [frame, *(found for found in beside if found is not None)]
-        if len(frames) == len(videos):
-            yield frames
-        elif any(other.ended for other in others):
-            return
-
-
-class _Nearest:
-    """The frame of a video that is nearest to a time, for times that do not decrease."""
-
-    def __init__(self, video: Video):
-        self._frames = video.frames()
-        self._step = 1 / video.probe.fps
-        self._now: Frame | None = None
-        self._next = next(self._frames, None)
-
-    @property
-    def ended(self) -> bool:
-        return self._next is None
-
-    def at(self, seconds: float) -> Frame | None:
-        """The frame, or None where the nearest is more than a frame away."""
-        while self._next is not None and (
-            self._now is None or abs(self._next.pts_seconds - seconds) <= abs(self._now.pts_seconds - seconds)
-        ):
-            self._now, self._next = self._next, next(self._frames, None)
-        if self._now is None or abs(self._now.pts_seconds - seconds) > self._step:
-            return None
-        return self._now
+    said = _say(subject, options)
+    return said, {views[n].source_id: clip for n, clip in made.items() if clip is not None}
 
 
 class _Cutter:
@@ -229,19 +164,16 @@ class _Cutter:
         Args:
             mask: (H, W) uint8 in a picture of its own, `affine` (2, 3) maps the frame's pixels to it.
         """
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        whole = cv2.warpAffine(mask, affine, self._size, flags=flags)
-        x, y, width, height = cv2.boundingRect((whole > 127).astype(np.uint8))
-        if width == 0 or height == 0:
+        whole, tight = in_picture(mask, affine, self._size)
+        if tight is None:
             return
-        tight = np.array([[x, y, x + width, y + height]], np.float32)
-        self._boxes = np.concatenate([self._boxes[-WINDOW + 1 :], tight])
+        self._boxes = np.concatenate([self._boxes[-WINDOW + 1 :], tight[None]])
         square = steady_square(self._boxes, len(self._boxes) - 1)
         size = self._options.crop_size
         cut = (crop_resize(whole, square, size) > 127).astype(np.uint8) * np.uint8(255)
         if not 0.005 < np.count_nonzero(cut) / cut.size < 0.9:
             return
-        self._at_border += touches_border(tight[0], self._size)
+        self._at_border += touches_border(tight, self._size)
         self._keep(frame.crop(square, size), cut, square, frame.pts_seconds, frame.index)
 
     def finish(self) -> str | None:

@@ -55,14 +55,14 @@ def test_what_was_chosen_and_why_is_kept_and_done_once(made, session, monkeypatc
     (source, *_) = StoreReader(store).sources()
     assert "the person that 4 of 4 views see at one place (HOG)" in source["masks_reason"]
     assert source["masks"] == "views" and result["sources"][0]["clips"] == source["clips"]
-    monkeypatch.setattr("streampose.ingestion.across_views.find_candidates", lambda *_: pytest.fail("it was done"))
+    monkeypatch.setattr("streampose.tracking.still_subject.find_candidates", lambda *_: pytest.fail("it was done"))
     again = ingest([], sessions=[session], store=store)
     assert again["sources"] == result["sources"]
 
 
 def test_nobody_is_made_up(made, session, monkeypatch, tmp_path):
     store, _ = made
-    monkeypatch.setattr("streampose.ingestion.across_views.find_candidates", lambda *_: [])
+    monkeypatch.setattr("streampose.tracking.still_subject.find_candidates", lambda *_: [])
     result = ingest([], sessions=[session], store=tmp_path / "store.zarr")
     assert all(source["clips"] == [] and source["verdict"] == "ok" for source in result["sources"])
     assert "nothing that moves was found" in result["sources"][0]["reason"]
@@ -96,7 +96,7 @@ def test_segment_anything_draws_where_there_is_a_checkpoint(session, monkeypatch
     monkeypatch.setattr("streampose.ingestion.across_views.ClipMasks", Draws)
     monkeypatch.setattr("streampose.ingestion.across_views.open_sam_once", lambda file, precision: "opened")
     with monkeypatch.context() as context:
-        context.setattr("streampose.ingest.add_still_subject", lambda *_: None)
+        context.setattr("streampose.ingestion.across_views.add_still_subject", lambda *_: None)
         ingest([], sessions=[session], store=tmp_path / "store.zarr")
     options = Options(tmp_path / "store.zarr", "auto", 128, 4, 10.0, sam_checkpoint="sam_vit_b.pth", sam_every=3)
     add_still_subject(options.store, load_session(session), options, [], None)

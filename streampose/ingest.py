@@ -1,9 +1,9 @@
 """`streampose ingest`: videos -> shots -> subjects -> crops, masks and frame pairs in a store.
 
-Each video is looked at twice: a few pictures from all over it show the empty scenes (`masks.scenes`), then every frame
-is decoded once, masked, and its subjects are followed. Long videos are divided into spans. A source is published when
-all its spans are done; what a crash leaves of an unfinished span is cleared away by the next run, which skips the spans
-and sources that are done. Memory does not grow with a video's length.
+Each video is looked at twice: a few pictures from all over it show the empty scenes (`masks.scenes`), then it is decoded
+once, some frames a second are masked, and its subjects are followed. Long videos are divided into spans. A source is
+published when all its spans are done; what a crash leaves of an unfinished span is cleared away by the next run, which
+skips the spans and sources that are done. Memory does not grow with a video's length.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def ingest(
         crop_size: side of the crops in pixels.
         workers: processes that share videos, and the spans of long videos.
         max_subjects: subjects followed at a time.
-        rate: frames a second, about, that are looked at for subjects and kept as crops; all are decoded and searched
-            for cuts. 0 takes every frame.
+        rate: frames a second, about, that are looked at for subjects and kept as crops; of the others those are passed
+            over that no frame builds on (`Video.frames_every`). 0 takes every frame.
         overwrite: ingest the sources again that the store holds already.
         seed: of the frame pairs.
         sessions: folders or `sessions.yaml` files of synchronised cameras, see `streampose.sessions`; their videos are

@@ -23,7 +23,7 @@ from streampose.tracking.association import Track, Tracker
 from streampose.tracking.follow import Follower
 from streampose.tracking.worth import Evidence, is_subject
 from streampose.video.ahead import ahead
-from streampose.video.decode import Video
+from streampose.video.decode import PassedOver, Video
 from streampose.video.frame import Frame
 from streampose.video.samples import sample_pictures
 from streampose.video.shots import ShotDetector, thumbnail_size
@@ -142,10 +142,12 @@ class ClipMaker:
         shots = ShotDetector(video.probe.fps)
         thumbnail = thumbnail_size(video.probe.width, video.probe.height)
         passed, cut = 0, False
-        for frame in video.frames(self._span.start_seconds):
+        for frame in video.frames_every(self._stride, self._span.start_seconds):
             if frame.pts_seconds >= self._span.end_seconds:
                 break
             passed += 1
+            if isinstance(frame, PassedOver):
+                continue
             cut |= not shots.skim(frame.skim(thumbnail)) and shots.update(frame.glance(thumbnail))
             if frame.index % self._stride == 0:
                 frame.small(self._size)

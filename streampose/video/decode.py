@@ -99,6 +99,14 @@ def open_video(
     return Video(MediaFile(path, threads, strict=False), size, decoder)  # its encoder may have been careless
 
 
+@dataclass(frozen=True)
+class PassedOver:
+    """A frame that was not decoded, since nobody asked for it and no other frame builds on it."""
+
+    pts_seconds: float
+    index: int
+
+
 class Video:
     """An open video; use it as a context manager. Made by `open_video`.
 
@@ -172,6 +180,18 @@ class Video:
             assert entry.picture is not None
             yield self._frame(entry.picture, pts_seconds, index)
 
+    def frames_every(self, every: int, start_seconds: float = 0.0) -> Iterator[Frame | PassedOver]:
+        """Like `frames`, but only those whose number is a multiple of `every` are sure to be decoded.
+
+        Of the others those are passed over that no frame builds on, where that is known beforehand (h264 in mp4, mov).
+        The frames that are given are the very ones that `frames` gives; damage in one that is passed over goes unseen.
+        """
+        for entry, pts_seconds, index in self._rows(start_seconds, every):
+            if entry.picture is None:
+                yield PassedOver(pts_seconds, index)
+            else:
+                yield self._frame(entry.picture, pts_seconds, index)
+
     def read(self, indices: Sequence[int]) -> list[Frame]:
         """The frames of these numbers, in this order: the very frames that `frames` gives.
 
@@ -234,11 +254,12 @@ class Video:
             picture = deinterlace(picture)
         return Frame(None, pts_seconds, index, picture=picture, converter=self._converter)
 
-    def _rows(self, start_seconds: float) -> Iterator[tuple[Entry, float, int]]:
-        """(entry with a picture, its seconds, its number) from a time on; takes notes, and makes the index."""
+    def _rows(self, start_seconds: float, every: int = 1) -> Iterator[tuple[Entry, float, int]]:
+        """(entry with a picture, or one that was passed over, its seconds, its number) from a time on; takes notes, and
+        makes the index where all are decoded."""
         everything = start_seconds <= 0
-        entries, index, rhythm = self._start(start_seconds)
-        builder = IndexBuilder() if everything and self._index is None else None
+        entries, index, rhythm = self._start(start_seconds, 1 if self.interlaced else every)
+        builder = IndexBuilder() if everything and self._index is None and every == 1 else None
         notes, frame_seconds = self._notes, 1 / self.probe.fps
         clock = _Clock(frame_seconds, notes)
         for entry in entries:
@@ -253,7 +274,10 @@ class Video:
             if builder is not None:
                 builder.add(pts_seconds, picture is not None, entry.pts)
             if everything or pts_seconds >= start_seconds:
-                if picture is None:
+                if entry.passed_over:
+                    notes.keep(pts_seconds)
+                    yield entry, pts_seconds, index
+                elif picture is None:
                     notes.lose(entry.problem, pts_seconds, entry.follows)
                 else:
                     notes.keep(pts_seconds)
@@ -272,15 +296,19 @@ class Video:
         if builder is not None:
             self._index = builder.build()
 
-    def _start(self, start_seconds: float) -> tuple[Iterator[Entry], int, Rhythm]:
+    def _start(self, start_seconds: float, every: int = 1) -> tuple[Iterator[Entry], int, Rhythm]:
         """Entries from a sound one at or before a time, the number of the first, and the rhythm of those before."""
         if self._rest is not None and start_seconds <= 0:
             begun, rest = self._begun, self._rest
             self._begun, self._rest = [], None
+            if isinstance(self._source, MediaFile):
+                self._source.pass_over(every)
             return _chain(begun, rest), 0, Rhythm()
         self._begun, self._rest = [], None
         self._reopen()
         source = self._source
+        if isinstance(source, MediaFile):
+            source.pass_over(every)
         if start_seconds <= 0 or source.sequential or source.time_base is None:
             return source.entries(), 0, Rhythm()
         for back_off in BACK_OFFS:
@@ -293,6 +321,8 @@ class Video:
             if float(first.pts * source.time_base) <= start_seconds:
                 return _chain([first], entries), *source.count_before(first.pts)
         self._reopen()
+        if isinstance(self._source, MediaFile):
+            self._source.pass_over(every)
         return self._source.entries(), 0, Rhythm()
 
     def _reopen(self) -> None:

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import av
 
-NO_KEY = "no key frame before it"
+NO_KEY, FOLLOWS = "no key frame before it", "builds on a damaged picture"
 MAX_REORDER = 16  # no codec shows a picture later than this many others that follow it
 
 
@@ -28,6 +28,7 @@ class Entry:
         problem: why there is no picture; empty where there is one.
         follows: it is unsound only because of a damaged picture before it.
         discard: it is decoded for others that build on it, and not to be shown (edit lists).
+        passed_over: it is not decoded, since nobody asks for its picture and none builds on it.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Entry:
     problem: str = ""
     follows: bool = False
     discard: bool = False
+    passed_over: bool = False
     shown: bool = False
     settled: bool = False
 
@@ -76,6 +78,10 @@ class Ledger:
         self._count += 1
         self._waiting.append(entry)
         return entry
+
+    def pass_over(self, packet: av.Packet) -> None:
+        """Note a packet that is not decoded, since nobody asks for its picture and none builds on it."""
+        self.feed(packet).passed_over = True
 
     def fail(self, problem: str) -> None:
         """The decoder failed; which packet it failed at shows when a picture is found missing."""
@@ -129,6 +135,11 @@ class Ledger:
         if entry.discard and not entry.shown:
             self._tainted = self._tainted and not entry.key
             return
+        if entry.passed_over:
+            entry.passed_over, entry.follows = not self._tainted, self._tainted
+            entry.problem = FOLLOWS if self._tainted else ""
+            self._missing.append(entry)
+            return
         if not entry.shown and not entry.problem and (self._errors or self._tainted or self._leaves_hole(entry)):
             entry.follows = self._tainted and not self._errors
             entry.problem = self._errors.popleft() if self._errors else "missing picture" if self._keys else NO_KEY
@@ -142,7 +153,7 @@ class Ledger:
             self._tainted = self._at_start = False
             self._keys += 1
         elif self._tainted or (self._leading_until is not None and (entry.pts or 0) < self._leading_until):
-            entry.problem, entry.follows = "builds on a damaged picture" if self._keys else NO_KEY, True
+            entry.problem, entry.follows = FOLLOWS if self._keys else NO_KEY, True
         else:
             self._leading_until = self._leading_until if entry.pts is None else None
         if entry.problem:

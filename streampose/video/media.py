@@ -14,6 +14,7 @@ import numpy as np
 
 from streampose.video.claims import missing_bytes
 from streampose.video.container import SEQUENTIAL, count_video_streams, message_of, open_container
+from streampose.video.disposable import is_disposable, nal_length_bytes
 from streampose.video.ledger import Entry, Ledger
 from streampose.video.rhythm import Rhythm
 
@@ -55,12 +56,27 @@ class MediaFile:
         self._container, self._stream = open_container(path, threads, strict)
         self.time_base = self._stream.time_base
         self._decoder_tells = self._stream.codec_context.name in MARK_KEYS
+        self._every, self._times, self._length_bytes = 1, np.zeros(0, np.int64), 0
         formats = set(self._container.format.name.split(","))
         self.sequential, self._complete = bool(SEQUENTIAL & formats), bool(COMPLETE & formats)
 
     def again(self) -> MediaFile:
         """The same file, opened anew."""
         return MediaFile(self.path, self._threads, self._strict)
+
+    def pass_over(self, every: int) -> None:
+        """From now on nobody asks for pictures whose number is no multiple of `every`; 1 asks for all.
+
+        It takes effect where the container lists the times of all its pictures, so that their numbers are known before
+        they are decoded, and it can be told which no other builds on.
+        """
+        self._every, self._times = 1, np.zeros(0, np.int64)
+        self._length_bytes = nal_length_bytes(self._stream.codec_context)
+        if every > 1 and self._length_bytes and self.facts().complete:
+            status = self.path.stat()
+            times, _ = _packet_times(self.path, status.st_size, status.st_mtime_ns)
+            if (np.diff(times) > 0).all():
+                self._every, self._times = every, times
 
     def close(self) -> None:
         self._container.close()
@@ -144,6 +160,9 @@ class MediaFile:
             if packet.is_corrupt and not self.sequential:
                 ledger.feed(packet, "cut off packet")  # decoding it costs good pictures
                 continue
+            if self._every > 1 and self._may_be_passed_over(packet):
+                ledger.pass_over(packet)
+                continue
             ledger.feed(packet)
             try:
                 pictures = self._stream.decode(packet)
@@ -156,6 +175,14 @@ class MediaFile:
                 yield from ledger.take(picture)
         yield from self._flush(ledger)
         yield from ledger.finish()
+
+    def _may_be_passed_over(self, packet: av.Packet) -> bool:
+        """Whether nobody asks for the picture of a packet, and none builds on it."""
+        if packet.pts is None or packet.is_discard or packet.is_keyframe:
+            return False
+        number = int(np.searchsorted(self._times, packet.pts))
+        asked = number == len(self._times) or self._times[number] != packet.pts or number % self._every == 0
+        return not asked and is_disposable(packet, self._length_bytes)
 
     def _flush(self, ledger: Ledger) -> Iterator[Entry]:
         nothing = av.Packet()

@@ -21,7 +21,8 @@ from streampose.export_lifter import CALIBRATION_FILE, eager_lifting, export_lif
 from streampose.promotion import Decision, Measured, choose_held_out, eager, limit, measure, promote, publish
 from streampose.runtime.bundle import LifterPart
 from streampose.runtime.lifter import load_lifter
-from streampose.store.reader import StoreReader
+from streampose.store.labels import Labels
+from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
 from streampose.training.checkpoint import write_json
 
@@ -58,7 +59,7 @@ class Judge(Protocol):
 
 
 class DetectorJudge:
-    """Of models that find joints in pictures."""
+    """Of models that find joints in pictures; those that learn from labels are measured on held-out ones too."""
 
     score_name = "free/score"
 
@@ -67,6 +68,7 @@ class DetectorJudge:
         held_out = choose_held_out(whole.clips())
         self._measured = limit(held_out or [(clip, 0, clip.num_frames) for clip in whole.clips()], MAX_HELD_OUT)
         self._scored = limit(self._measured, MAX_SCORED)
+        self._labels = held_out_labels(whole, held_out, skeleton, settings)
         if not held_out:
             logger.warning("%s: too short to hold frames out; measured on frames that it is trained on", whole.path)
 
@@ -74,17 +76,33 @@ class DetectorJudge:
         return self._measure(network, self._scored).evidence.score()
 
     def measure(self, network: nn.Module) -> Measured:
-        return self._measure(network, self._measured)
+        return self._measure(network, self._measured, self._labels)
 
-    def _measure(self, network: nn.Module, ranges: list) -> Measured:
+    def _measure(self, network: nn.Module, ranges: list, labels: Labels | None = None) -> Measured:
         predict = eager(network, self._skeleton, self._size, self._device)
-        return measure(predict, self._size, self._skeleton, self._whole, ranges)
+        return measure(predict, self._size, self._skeleton, self._whole, ranges, labels)
 
     def export(self, checkpoint: Path, out: Path, metrics: dict[str, float]) -> dict[str, Any]:
         return export(run=checkpoint, out=out, metrics=metrics)
 
     def promote(self, bundle: Path, models: Path, new: Measured, before: dict[str, Any], *, force: bool) -> Decision:
-        return promote(bundle, models, new, self._skeleton, self._whole, self._measured, before, force=force)
+        return promote(
+            bundle, models, new, self._skeleton, self._whole, self._measured, before, labels=self._labels, force=force
+        )
+
+
+def held_out_labels(
+    whole: StoreReader, held_out: list[tuple[ClipInfo, int, int]], skeleton: Skeleton, settings: Any
+) -> Labels | None:
+    """Labels of the sets that a run learns from, of the frames that are held out; None where there are none."""
+    names = getattr(getattr(settings, "supervision", None), "labels", [])
+    if not names or not held_out:
+        return None
+    first = {clip.id: start for clip, start, _ in held_out}
+    labels = whole.labels(names).for_skeleton(skeleton).merged()
+    late = [f >= first.get(c, f + 1) for c, f in zip(labels.clip.tolist(), labels.frame.tolist(), strict=True)]
+    labels = labels.pick(np.flatnonzero(np.array(late, bool) & (labels.visibility > 0).any(1)))
+    return labels if len(labels) else None
 
 
 class LifterJudge:

@@ -16,10 +16,12 @@ from torch import nn
 from streampose.console import logger
 from streampose.errors import BundleError, ConfigError
 from streampose.evaluation.free import Evidence, compare_scores, gather, measure_label_free
+from streampose.evaluation.labelled import compare_label_errors, label_errors
 from streampose.evaluation.predicted import Predict, predict_clips
 from streampose.evaluation.views import measure_views
 from streampose.runtime.predictor import load_predictor
 from streampose.runtime.torch import CropsToKeypoints
+from streampose.store.labels import Labels
 from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
 
@@ -66,10 +68,16 @@ class TrainingPart(StoreReader):
 
 
 class Measured(NamedTuple):
-    """A model's label-free metrics, and what they are made of."""
+    """A model's metrics, and what they are made of.
+
+    Attributes:
+        evidence: of the label-free ones.
+        label_errors: (N, K) distance from each held-out label, as a share of the crop's side; None without labels.
+    """
 
     metrics: dict[str, float]
     evidence: Evidence
+    label_errors: np.ndarray | None = None
 
 
 def measure(
@@ -78,11 +86,18 @@ def measure(
     skeleton: Skeleton,
     reader: StoreReader,
     ranges: Sequence[tuple[ClipInfo, int, int]],
+    labels: Labels | None = None,
 ) -> Measured:
-    """Measure a model on parts of clips; a score of zero where no frame has a mask."""
+    """Measure a model on parts of clips, and on labels; a score of zero where no frame has a mask."""
     predicted = predict_clips(predict, input_size, skeleton, reader, ranges, show_progress=False)
     found = measure_views(list(predicted), reader)
-    return Measured({"free/score": 0.0, **measure_label_free(found, skeleton)[0]}, gather(found, skeleton))
+    metrics, evidence = {"free/score": 0.0, **measure_label_free(found, skeleton)[0]}, gather(found, skeleton)
+    if labels is None or not len(labels):
+        return Measured(metrics, evidence)
+    errors = label_errors(predict, input_size, reader, labels)
+    return Measured(
+        {**metrics, "labels/error": float(np.nanmean(errors)), "labels/frames": len(errors)}, evidence, errors
+    )
 
 
 def eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torch.device) -> Predict:
@@ -126,15 +141,18 @@ def promote(
     ranges: Sequence[tuple[ClipInfo, int, int]],
     before: dict[str, Any],
     *,
+    labels: Labels | None = None,
     force: bool = False,
 ) -> Decision:
     """Make a bundle `models/current` if it is better than the one there on the same frames; the old one is `previous`.
 
     Better is: the whole 95 % interval of the difference in `free/score` is above zero. A model that differs by less
     than the noise of the frames changes nothing for its users but costs them their trust, so it stays in its run.
+    Where there are labels that neither was trained on, the interval of their errors counts as much: a model is better
+    by one of the two and not worse by the other.
     """
     current = models / "current"
-    better, gate, before = _compare(current, new, skeleton, reader, ranges, before)
+    better, gate, before = _compare(current, new, skeleton, reader, ranges, before, labels)
     if not better and not force:
         logger.warning(
             "%s: not promoted: %s; %s stays; --force-promote promotes it all the same", bundle, gate["reason"], current
@@ -154,6 +172,7 @@ def _compare(
     reader: StoreReader,
     ranges: Sequence[tuple[ClipInfo, int, int]],
     before: dict[str, Any],
+    labels: Labels | None,
 ) -> tuple[bool, dict[str, Any], dict[str, Any]]:
     """Whether the new model may take the place of the current one, the gate, and what it was compared with."""
     if not current.exists():
@@ -164,7 +183,7 @@ def _compare(
         return True, {"reason": f"the current one cannot be used: {error}"}, before
     if predictor.skeleton.joints != skeleton.joints:
         return True, {"reason": f"the current one is of another skeleton, {predictor.skeleton.name}"}, before
-    old = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges)
+    old = measure(predictor.predict_crops, predictor.input_size, skeleton, reader, ranges, labels)
     difference, low, high = compare_scores(new.evidence, old.evidence)
     scores = new.metrics["free/score"], old.metrics["free/score"]
     interval = f"difference {difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}" if np.isfinite(low) else "too few frames"
@@ -172,10 +191,21 @@ def _compare(
     reason = (
         f"{word}: free/score {scores[0]:.3f}, the current model has {scores[1]:.3f} on the same frames ({interval})"
     )
-    gate = {"reason": reason, "difference": difference}
+    gate: dict[str, Any] = {"reason": reason, "difference": difference}
     if np.isfinite(low):
         gate |= {"low": low, "high": high}
-    return low > 0, gate, {"model": str(current), **old.metrics}
+    better, worse = low > 0, high < 0
+    if new.label_errors is not None and old.label_errors is not None:
+        closer, at_least, at_most = compare_label_errors(new.label_errors, old.label_errors)
+        known = np.isfinite(at_least)
+        between = f"95 % {at_least:+.4f} to {at_most:+.4f}" if known else "too few frames"
+        gate["reason"] += (
+            f"; {len(new.label_errors)} held-out labelled frames: error {new.metrics['labels/error']:.4f} of the crop, "
+            f"the current model has {old.metrics['labels/error']:.4f} (closer by {closer:+.4f}, {between})"
+        )
+        gate["labels"] = {"difference": closer} | ({"low": at_least, "high": at_most} if known else {})
+        better, worse = (better and not at_most < 0) or (at_least > 0 and not worse), worse or at_most < 0
+    return better, gate, {"model": str(current), **old.metrics}
 
 
 def publish(bundle: Path, current: Path, previous: Path) -> None:

@@ -188,7 +188,7 @@ def selftrain(
     )  # fmt: skip
     trained = train(
         task, run_dir=run_dir, device=str(chosen), precision=precision, seed=seed, resume=bool(resume),
-        score=judge.score,
+        score=None if learns_from_labels(settings) else judge.score,  # labels mend what that cannot see
         max_minutes=None if max_minutes is None else training_minutes(max_minutes, time.monotonic() - began),
     )  # fmt: skip
     result: dict[str, Any] = {"run": str(run_dir), "method": method, "checkpoint": str(trained.checkpoint)}
@@ -232,6 +232,11 @@ def selftrain(
         "stopped": trained.stopped,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def learns_from_labels(settings: Any) -> bool:
+    """Whether a run's settings name sets of labels."""
+    return bool(getattr(getattr(settings, "supervision", None), "labels", []))
 
 
 def choose_method(reader: StoreReader) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from streampose.config import load_skeleton
 from streampose.errors import StoreError
 from streampose.metrics.label_free import render_skeletons
 from streampose.promotion import Measured, TrainingPart, choose_held_out, limit, measure, promote, publish
+from streampose.store.labels import Labels
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
@@ -210,3 +211,51 @@ def test_limit_picks_evenly_and_keeps_runs_of_frames(store):
     assert sum(end - first for _, first, end in kept) == 96 and len(kept) == 8
     assert kept[0][1] == 0 and kept[-1][1] == 3960
     assert limit(ranges[:1], 600) == ranges[:1]
+
+
+def true_labels(rows: int) -> Labels:
+    frames = np.arange(rows) + 36 - rows
+    points = np.stack([true_pose(int(frame), 0) for frame in frames]).astype(np.float32)
+    seen = np.full(points.shape[:2], 2, np.uint8)
+    seen[:, 5], points[:, 5] = 0, np.nan
+    return Labels(np.full(rows, "walk-0"), frames, points, seen, np.full(rows, "ann"), HUMAN.joints)
+
+
+def swapped(predict):
+    """The same model with left and right exchanged for good: no mask sees it."""
+
+    def other(crops):
+        keypoints, confidence = predict(crops)
+        return keypoints[:, HUMAN.flip_index], confidence
+
+    return other
+
+
+@pytest.mark.parametrize(("rows", "promoted"), [(12, True), (3, False)])
+def test_labels_decide_about_what_no_mask_sees(store, tmp_path, monkeypatch, rows, promoted):
+    """Where they are enough: of three labelled frames nothing is concluded."""
+    labels, reader = true_labels(rows), StoreReader(store)
+    ranges = [(clip, 0, clip.num_frames) for clip in reader.clips()]
+    new = measure(model(2.0), CROP, HUMAN, reader, ranges, labels)
+    assert new.metrics["labels/error"] == pytest.approx(2 * np.sqrt(np.pi / 2) / CROP, rel=0.25)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "models" / "current").mkdir(parents=True)
+    monkeypatch.setattr("streampose.promotion.load_predictor", lambda path: Current(swapped(model(2.0, seed=7))))
+    decision = promote(
+        tmp_path / "bundle", tmp_path / "models", new, HUMAN, reader, ranges, {"model": "untrained"}, labels=labels
+    )
+    assert decision.promoted is promoted and decision.gate["low"] < 0 < decision.gate["high"]
+    assert f"{rows} held-out labelled frames" in decision.gate["reason"]
+    assert ("low" in decision.gate["labels"]) is promoted and decision.gate["labels"]["difference"] > 0
+    json.dumps(decision.gate)
+
+
+def test_a_model_that_is_worse_on_labels_is_refused(store, tmp_path, monkeypatch):
+    labels, reader = true_labels(20), StoreReader(store)
+    ranges = [(clip, 0, clip.num_frames) for clip in reader.clips()]
+    new = measure(swapped(model(1.0)), CROP, HUMAN, reader, ranges, labels)  # covers the masks better
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "models" / "current").mkdir(parents=True)
+    monkeypatch.setattr("streampose.promotion.load_predictor", lambda path: Current(model(3.0)))
+    decision = promote(tmp_path / "bundle", tmp_path / "models", new, HUMAN, reader, ranges, {}, labels=labels)
+    assert not decision.promoted and decision.gate["low"] > 0 > decision.gate["labels"]["high"]

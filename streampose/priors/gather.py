@@ -18,7 +18,7 @@ from streampose.priors.read import Reading, Take, read_takes
 from streampose.priors.retarget import about_root, bone_lengths_of, with_bones
 from streampose.store.priors import Prior, joints_by_name
 
-PARTNERS = 4  # so many takes of one length are of one recording; more are cut to a length
+PARTNERS, FEWEST = 4, 60  # so many takes of one length, and not short, are of one recording; more are cut to a length
 CMU_TAKE = re.compile(r"(\d+)_\d+")  # of performer 05: 05_14
 
 
@@ -114,9 +114,9 @@ def group_takes(takes: Sequence[Take]) -> list[Take]:
     for prefix, length in alike:
         prefixes[prefix].add(length)
     result = list(takes)
-    for (prefix, _), members in alike.items():
+    for (prefix, length), members in alike.items():
         groups = {takes[number].group for number in members}
-        if len(groups) > 1 and len(members) <= PARTNERS and len(prefixes[prefix]) > 1:
+        if length >= FEWEST and len(groups) > 1 and len(members) <= PARTNERS and len(prefixes[prefix]) > 1:
             together = " + ".join(sorted(groups))
             logger.info("%s: as long as each other to the frame, so never divided", together)
             for number in members:

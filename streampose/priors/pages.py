@@ -70,6 +70,7 @@ def spread_out(prior: Prior, count: int, rng: np.random.Generator) -> np.ndarray
     chosen = list(range(min(half, len(pool))))
     nearest = np.min([np.linalg.norm(points - points[n], axis=1) for n in chosen], axis=0)
     while len(chosen) < min(count, len(pool)):
+        nearest[chosen] = -1.0
         chosen.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return pool[chosen]

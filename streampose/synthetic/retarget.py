@@ -18,7 +18,7 @@ from streampose.synthetic.rig import BONES, PARENTS, Motion, Rig
 # in files whose joints are named after anatomy. {s} is l / r, {S} Left / Right; the first name that a file has counts.
 BVH_NAMES: dict[str, tuple[str, ...]] = {
     "pelvis": ("hip", "Hips", "Pelvis"), "spine": ("abdomen", "LowerBack", "Spine", "Chest"),
-    "chest": ("chest", "Spine1", "Chest2", "Chest", "Spine"),
+    "chest": ("chest", "Spine2", "Spine1", "Chest2", "Chest", "Spine"),
     "neck": ("neck", "Neck", "Neck1"), "head": ("head", "Head"),
     "collar": ("{s}Collar", "{S}Collar", "{S}Shoulder"), "upper_arm": ("{s}Shldr", "{S}Arm", "{S}Shoulder"),
     "forearm": ("{s}ForeArm", "{S}ForeArm", "{S}Elbow"), "hand": ("{s}Hand", "{S}Hand", "{S}Wrist"),

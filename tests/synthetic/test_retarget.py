@@ -64,7 +64,7 @@ def test_unusable_motion_sources_are_named(tmp_path):
     path = tmp_path / "other.bvh"
     path.write_text(arm_bvh(0).replace("LeftArm", "Wing"))
     assert find_motions(tmp_path) == find_motions(path) == [path]
-    with pytest.raises(ConfigError, match=r"no joint for left_upper_arm \(looked for lShldr, LeftArm\)"):
+    with pytest.raises(ConfigError, match=r"no joint for left_upper_arm \(looked for lShldr, LeftArm, LeftShoulder\)"):
         read_recording(path)
 
 

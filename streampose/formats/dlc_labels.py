@@ -161,7 +161,7 @@ def _read_h5(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:
         import tables  # noqa: F401  what pandas reads it by
     except ImportError:
         raise StreamposeError(
-            f"{path}: needs pandas and pytables; pip install 'streampose[labels]', or name the .csv beside it"
+            f"{path}: needs pandas and pytables; pip install 'streampose[dlc]', or name the .csv beside it"
         ) from None
     try:
         with pd.HDFStore(path, "r") as file:

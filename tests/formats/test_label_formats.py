@@ -68,7 +68,7 @@ def write_and_read(name, folder, one):
     if name == "dlc csv":
         return read_dlc_labels(write_dlc_labels(folder / "dlc", one, WHO, h5=False))
     if name == "dlc h5":
-        pytest.importorskip("tables", reason="pytables is not installed; pip install 'streampose[labels]'")
+        pytest.importorskip("tables", reason="pytables is not installed; pip install 'streampose[dlc]'")
         write_dlc_labels(folder / "dlc5", one, WHO)
         for table in (folder / "dlc5").rglob("CollectedData_ann.csv"):
             table.unlink()

@@ -13,7 +13,7 @@ from streampose.metrics.post_processing import apply_linear, fit_linear
 from streampose.structures import Skeleton
 
 HIGHER_IS_BETTER = {
-    "pck@0.2": True, "pckh@0.5": True, "mse_percent": False, "mpjpe_mm": False, "n_mpjpe_mm": False,
+    "pck@0.1": True, "pck@0.2": True, "pckh@0.5": True, "mse_percent": False, "mpjpe_mm": False, "n_mpjpe_mm": False,
     "pa_mpjpe_mm": False, "pck3d@150mm": True, "auc3d": True,
 }  # fmt: skip
 SAME_JOINT = (("head", "head_top"), ("neck", "upper_neck"))  # two names of one place
@@ -171,6 +171,7 @@ def _metrics(compared: Compared, order: list[int]) -> dict[str, np.ndarray]:
     side = compared.boxes[:, 2] - compared.boxes[:, 0]
     values = {"mse_percent": keypoints_2d.mse_percent(xy, true_xy, side, counts)}
     for name, threshold, pair, given in (
+        ("pck@0.1", 0.1, compared.skeleton.torso, None),
         ("pck@0.2", 0.2, compared.skeleton.torso, None),
         ("pckh@0.5", 0.5, compared.skeleton.head, compared.head_px),
     ):

@@ -3,8 +3,8 @@
     python pipelines/reproduce/disentangle.py --folder reproduce/disentangle            # some minutes of a core a seed
     python pipelines/reproduce/disentangle.py --folder reproduce/disentangle --seeds 3 4    # more seeds of it
 
-Interrupt it and start it again: finished cells are kept, an unfinished one goes on from its checkpoint; the page
-`disentangle.html`, `disentangle.md` and `disentangle.json` are written anew after every cell.
+Interrupt it and start it again: finished cells are kept; the page `disentangle.html`, `disentangle.md` and
+`disentangle.json` are written anew after every cell.
 
 Data (made where it is missing): 240 synthetic people, 25 frames each, are all pairs (N = 6,000); the unpaired poses are
 those of 600 other people (M = 12,000), of whom no picture is used; measured on 60 further people. As in the paper the
@@ -34,14 +34,15 @@ import torch
 from scipy.stats import t as student
 
 from streampose.config import load_skeleton
-from streampose.console import logger, start_logging
+from streampose.console import logger, progress, start_logging
 from streampose.files import write_text
 from streampose.geometry.crop import crop_resize, square_box
 from streampose.geometry.project import camera_from_world
 from streampose.losses.latent import image_error
 from streampose.methods.disentangle import DisentangleTask, load_disentangle_config
 from streampose.methods.disentangle_config import DisentangleConfig
-from streampose.methods.disentangle_data import Known, keep_share, plain_frames, to_crop
+from streampose.methods.disentangle_data import Known, keep_share, plain_frames
+from streampose.methods.disentangle_pairs import to_crop
 from streampose.methods.disentangle_pictures import Rows, interpolation_grid, join, skeleton_tile, swap_grid, tile
 from streampose.methods.disentangle_targets import PoseTarget, SketchTarget, draw_sketches
 from streampose.methods.mask_data import Frames
@@ -51,8 +52,7 @@ from streampose.report import Picture, Section, Table, write_picture, write_repo
 from streampose.structures import Skeleton
 from streampose.synth import synth
 from streampose.synthetic.truth import read_truth
-from streampose.training.checkpoint import load_networks
-from streampose.training.engine import train
+from streampose.training.engine import weighted_sum
 from streampose.video.decode import open_video
 
 SIZE, PADDING = 32, 0.1
@@ -205,20 +205,34 @@ def make_task(cell: Cell, seed: int, steps: int, data: Data) -> DisentangleTask:
 
 
 def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train a cell, or go on with it, measure it and draw its pictures."""
-    cell, run_dir = CELLS[name], arguments.folder / "runs" / f"{name}-{seed}"
+    """Train a cell, measure it and draw its pictures."""
+    cell = CELLS[name]
     task = make_task(cell, seed, arguments.steps, data)
-    train(
-        task, run_dir=run_dir, device="cpu", precision="f32", seed=seed, save_every=500, picture_every=0, resume=True,
-        ema=0.99,
-    )  # fmt: skip
-    for network, weights in load_networks(run_dir).items():
-        task.networks[network].load_state_dict(weights)
+    fit(task)
     task.networks.eval()
     measured = measure_sketches if cell.sketch else measure_poses
     pictures = arguments.folder / "pictures"
     metrics = measured(task, data, pictures / f"{name}-{seed}")
     return {"cell": name, "seed": seed, "pairs": len(task.target.paired), "steps": arguments.steps, "metrics": metrics}
+
+
+def fit(task: DisentangleTask) -> None:
+    """Algorithm 1, as the engine runs it, without its checkpoints; the optimiser's fused kernel halves the steps."""
+    groups = [list(network.parameters()) for network in task.networks.values()]
+    optimiser = torch.optim.AdamW([p for group in groups for p in group], fused=True)
+    task.networks.train()
+    with progress("Training", task.total_steps, unit="steps") as bar:
+        for step in range(task.total_steps):
+            torch.manual_seed(task.config.seed * 1_000_003 + step)
+            loss = weighted_sum(*task.loss(task.batch(step), step))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            for group in groups:
+                torch.nn.utils.clip_grad_norm_([p for p in group if p.grad is not None], 1.0)
+            for settings in optimiser.param_groups:
+                settings.update(task.optimiser_settings(step))
+            optimiser.step()
+            bar.advance(1, note=f"loss {float(loss.detach()):.4f}")
 
 
 # ----------------------------------------------------------------------------------------------------------- measure
@@ -418,7 +432,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("reproduce/disentangle"), help="data, runs and the page")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--steps", type=int, default=1000, help="joint steps of each cell")
+    parser.add_argument("--steps", type=int, default=800, help="joint steps of each cell")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     start_logging()

@@ -42,7 +42,8 @@ from streampose.console import logger
 from streampose.errors import ConfigError, TrainingError
 from streampose.losses.latent import image_error, kl_to_standard_normal, mean_over
 from streampose.methods.disentangle_config import DisentangleConfig, load_disentangle_config
-from streampose.methods.disentangle_data import add_labelled, keep_share, read_pairs, read_targets
+from streampose.methods.disentangle_data import add_labelled, keep_share, read_targets
+from streampose.methods.disentangle_pairs import read_pairs
 from streampose.methods.disentangle_pictures import interpolation_grid, swap_grid
 from streampose.methods.disentangle_targets import PoseTarget, SketchTarget, Target
 from streampose.methods.mask_data import Augmentation, Frames, random_views, read_frames
@@ -79,7 +80,7 @@ def make_disentangle_task(
     if config.pairs is None:
         raise ConfigError(
             "method disentangle learns from a few frames with known 3D poses: name the folder of their files with "
-            "--set pairs=FOLDER (<video>.truth.npz, as `streampose synth` writes them, of videos in the store)"
+            "--set pairs=FOLDER (what `synth` or `annotate --session` wrote about videos in the store)"
         )
     frames = read_frames(reader, config.input_size, config.cache_megabytes)
     known = keep_share(read_pairs(reader, frames, skeleton, config.pairs), config.pairs_share, config.seed)

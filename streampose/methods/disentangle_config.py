@@ -21,7 +21,7 @@ class DisentangleConfig(Strict):
         target: what VAE_y is of: 3D joints (`pose`), or monochrome pictures drawn from crops (`sketch`).
         detector, input_size: sizes of the networks (`models.disentangle.PRESETS`), side of the crops in pixels.
         pairs: folder with the known 3D poses of some of the store's videos: `<video>.truth.npz` as `synth` writes them,
-            or what `annotate --session` wrote.
+            or what `annotate --session` wrote for sessions that are in the store.
         pairs_share: part of the pairs that is used, frames picked at random; the others count as unlabelled.
         prior: unpaired 3D poses: the name of a prior in the store, `built-in`, or `none`.
         prior_poses: how many of them at most.

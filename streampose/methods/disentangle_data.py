@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import numpy as np
 
 from streampose.console import logger
-from streampose.errors import ConfigError, TrainingError
-from streampose.geometry.crop import square_box
-from streampose.geometry.project import camera_from_world
+from streampose.errors import ConfigError
 from streampose.methods.mask_data import Frames
 from streampose.methods.supervision import Labelled
 from streampose.store.priors import read_prior
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
-from streampose.synthetic.truth import read_truth
-
-LEAST_OVERLAP = 0.2  # of the box of a frame and that of a subject whose pose is known
-LONGEST_SECONDS = 0.02  # between a frame and the moment whose pose is known
 
 
 @dataclass(frozen=True)
@@ -53,46 +46,6 @@ def nothing_known(count: int, joints: int) -> Known:
     return Known(np.full((count, joints, 3), np.nan, np.float32), np.full((count, joints, 2), np.nan, np.float32))
 
 
-def read_pairs(reader: StoreReader, frames: Frames, skeleton: Skeleton, folder: Path) -> Known:
-    """The poses of a store's frames from the truth files in a folder.
-
-    Each clip is matched with the true subject whose box it overlaps most, joints by name, frames by their time. Frames
-    that show nobody who is known there have no pose.
-
-    Raises:
-        TrainingError: none of the store's videos has a file there, or no frame shows a subject that is in it.
-        ConfigError: a damaged file, or one without the skeleton's root.
-    """
-    files = {path.name.removesuffix(".truth.npz"): path for path in sorted(Path(folder).rglob("*.truth.npz"))}
-    known = nothing_known(len(frames), skeleton.num_joints)
-    for number, clip in enumerate(reader.clips()):
-        rows = np.flatnonzero(frames.clip == number)
-        path = files.get(Path(clip.source).stem)
-        if path is None or not len(rows):
-            continue
-        truth = read_truth(path)
-        if skeleton.joints[skeleton.root] not in truth.joints:
-            raise ConfigError(f"{path}: has no {skeleton.joints[skeleton.root]}, which poses are relative to")
-        at = np.abs(truth.pts_seconds[None] - frames.seconds[rows, None]).argmin(1)
-        near = np.abs(truth.pts_seconds[at] - frames.seconds[rows]) <= LONGEST_SECONDS
-        overlap = np.nan_to_num(box_overlap(square_box(truth.boxes[at]), frames.boxes[rows, None]))  # (n, subjects)
-        subject = overlap.argmax(1)
-        near &= overlap.max(1) >= LEAST_OVERLAP
-        at, subject, rows = at[near], subject[near], rows[near]
-        ours = [k for k, name in enumerate(skeleton.joints) if name in truth.joints]
-        theirs = [truth.joints.tolist().index(skeleton.joints[k]) for k in ours]
-        pose = camera_from_world(truth.joints_3d[at, subject], truth.R[at], truth.t[at])[:, theirs]
-        root = ours.index(skeleton.root)
-        known.pose[np.ix_(rows, ours)] = pose - pose[:, root : root + 1]
-        known.xy[np.ix_(rows, ours)] = to_crop(truth.joints_2d[at, subject][:, theirs], frames.boxes[rows])
-    if not len(known.paired):
-        names = ", ".join(sorted({Path(clip.source).stem for clip in reader.clips()})[:4])
-        raise TrainingError(
-            f"{folder}: no pose of a frame of the store in it; there must be <video>.truth.npz for some of {names}"
-        )
-    return known
-
-
 def add_labelled(frames: Frames, known: Known, labelled: Labelled) -> tuple[Frames, Known]:
     """The frames and what is known about them, and after them those of which only 2D labels are known."""
     parts = [getattr(labelled.frames, field.name) for field in fields(Frames)]
@@ -113,20 +66,6 @@ def keep_share(known: Known, share: float, seed: int) -> Known:
     pose, xy = known.pose.copy(), known.xy.copy()
     pose[forgotten], xy[forgotten] = np.nan, np.nan
     return Known(pose, xy)
-
-
-def box_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over the smaller of two boxes: (..., 4) twice -> (...)."""
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    shared = (high - low).clip(0).prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).clip(0).prod(-1) for box in (a, b)]
-    return shared / np.maximum(np.minimum(*areas), 1e-9)
-
-
-def to_crop(xy: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Points in source pixels as crop coordinates in [-1, 1]: (N, K, 2), (N, 4) -> (N, K, 2)."""
-    corner, side = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    return ((xy + 0.5 - corner) / side * 2 - 1).astype(np.float32)
 
 
 def read_targets(reader: StoreReader, skeleton: Skeleton, prior: str, most: int, seed: int) -> np.ndarray:

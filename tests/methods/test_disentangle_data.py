@@ -9,17 +9,17 @@ import torch
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
+from streampose.formats.points import Points, open_points
 from streampose.geometry.project import project_points
 from streampose.methods.disentangle_data import (
     Known,
     add_labelled,
-    box_overlap,
     keep_share,
     mirror_poses,
-    read_pairs,
     read_targets,
     turn_poses,
 )
+from streampose.methods.disentangle_pairs import box_overlap, read_pairs
 from streampose.methods.disentangle_targets import distance_image, draw_sketch
 from streampose.methods.mask_data import read_frames
 from streampose.methods.supervision import Labelled
@@ -29,7 +29,9 @@ from streampose.selftrain import selftrain
 from streampose.store.priors import Prior, write_prior
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
+from streampose.store.sessions import write_session
 from streampose.store.writer import ClipWriter, publish_source
+from streampose.structures import Camera, Session, View
 from streampose.synthetic.truth import Truth, write_truth
 
 HUMAN = load_skeleton("human17")
@@ -94,6 +96,36 @@ def test_pairs_are_found_by_video_box_and_time(filmed):
     np.testing.assert_allclose(known.pose[:FRAMES], pose, atol=1e-5)
     drawn = ((known.xy[0] + 1) * CROP / 2 - 0.5).round().astype(int)
     assert (frames.masks[0][drawn[:, 1], drawn[:, 0]] > 127).mean() > 0.9  # the joints lie on the body
+
+
+def test_pairs_come_from_several_cameras_too(filmed, tmp_path):
+    store, _, pose = filmed
+    camera = Camera(
+        np.array([[150.0, 0, 63.5], [0, 150, 55.5], [0, 0, 1]]), np.eye(3), np.array([0, 0, 4.0]), (128, 128)
+    )
+    views = (View("a", Path("known.mp4"), None), View("b", Path("unknown.mp4"), camera, offset_seconds=1.0))
+    write_session(store, Session("jump", views), ["known", "unknown"])
+    times = np.arange(FRAMES) / 25 + 1
+    both = np.stack([pose + 30.0, pose], 1).reshape(-1, 17, 3)  # somebody else far outside
+    both[3, 5] = np.nan
+    uncertainty = np.full((2 * FRAMES, 17), 0.01)
+    uncertainty[5, 7] = 0.5
+    points = Points(
+        np.repeat(np.arange(FRAMES), 2), np.repeat(times, 2), np.tile([4, 9], FRAMES), both, uncertainty,
+        np.ones((2 * FRAMES, 17)), np.full((2 * FRAMES, 17), 2),
+    )  # fmt: skip
+    (tmp_path / "jump").mkdir()
+    with open_points(tmp_path / "jump" / "points.parquet", HUMAN, "jump", {"b": camera}) as file:
+        file.write(points)
+    reader = StoreReader(store)
+    frames = read_frames(reader, CROP, 64)
+    known = read_pairs(reader, frames, HUMAN, tmp_path)
+    assert known.paired.tolist() == list(range(FRAMES, 2 * FRAMES))  # view `a` has no camera
+    expected = pose.copy()
+    expected[1, 5], expected[2, 7] = np.nan, np.nan  # missing, uncertain
+    np.testing.assert_allclose(known.pose[FRAMES:], expected, atol=1e-5)
+    drawn = ((known.xy[FRAMES] + 1) * CROP / 2 - 0.5).round().astype(int)
+    assert (frames.masks[FRAMES][drawn[:, 1], drawn[:, 0]] > 127).mean() > 0.9
 
 
 def test_pairs_that_do_not_fit_are_told(filmed, tmp_path):

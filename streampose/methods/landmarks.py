@@ -25,6 +25,7 @@ Where we differ (each is a switch):
   sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips.
 - `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else
   keeps what eta reads and what Phi means together).
+- `decoder_first`: at the beginning of the joint objective Psi learns alone; what an untrained Psi asks of Phi is noise.
 - The generator minimises (1 - D(y))^2, as least-squares GANs do; Eq. 5 read as a game would have it maximise D(y)^2.
 - Skeletons have Gaussian flanks of the *squared* distance; BatchNorm of eta is frozen with its weights.
 - Features for L_perc: see `models/features.py`; each layer counts relative to its variance.
@@ -103,6 +104,7 @@ class LandmarksTask:
         self.detector: Any = build_detector(config.detector, skeleton.num_joints, config.input_size)
         bones = torch.zeros(0, 2, dtype=torch.long) if poses is None else torch.from_numpy(poses.bones)
         self.groups = bone_groups(bones, skeleton) if plan.sided else [bones]
+        self.joint_groups = joint_groups(skeleton) if plan.sided else [list(range(skeleton.num_joints))]
         self.all_bones = bones
         channels = FREE_POINTS if poses is None else plan.channels
         limbs = len(bones) if config.limb_masks and poses is not None else 0
@@ -177,7 +179,7 @@ class LandmarksTask:
         if self.poses is None:
             return point_images(xy, self.size, FREE_SIGMA)
         if config.renderer == "points":
-            return point_image(xy, self.size, config.sigma)[:, None]
+            return torch.stack([point_image(xy[:, joints], self.size, config.sigma) for joints in self.joint_groups], 1)
         return sided_image(xy, self.groups, self.size, config.gamma)
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -192,7 +194,7 @@ class LandmarksTask:
             terms = self._figure_terms(self.detector.image_encoder(_images(batch["figures"])), batch)
         else:
             self._freeze_reader()
-            terms = self._joint_terms(batch)
+            terms = self._joint_terms(batch, self.schedule.within(step) >= self.config.decoder_first)
         weights = {name: self.config.weights.get(name, 0.0) for name in terms}
         return terms, weights
 
@@ -219,8 +221,8 @@ class LandmarksTask:
             "figures_xy": joint_distance(found.keypoints, poses),
         }
 
-    def _joint_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Eq. 6, and what the switches add to it."""
+    def _joint_terms(self, batch: dict[str, Tensor], together: bool) -> dict[str, Tensor]:
+        """Eq. 6, and what the switches add to it; Phi learns nothing of x^ unless `together`."""
         config, B = self.config, len(batch["images"])
         x, other, y_bar = _images(batch["images"]), _images(batch["others"]), self.draw(batch["poses"])
         painted = _images(batch["figures"]) if "figures" in batch else x[:0]
@@ -231,7 +233,8 @@ class LandmarksTask:
         clean = self.draw(xy)  # y* = beta(p)
         target, appearance = self._small(x), self._small(other)
         limbs = self._limb_maps(xy)
-        made = self.decoder(clean if config.bottleneck else y, appearance, limbs)  # x^ = Psi(y*, x')
+        given = clean if config.bottleneck else y
+        made = self.decoder(given if together else given.detach(), appearance, limbs)  # x^ = Psi(y*, x')
         terms = {"perceptual": self._distance(made, target)}
         judge = self.networks["discriminator"]
         terms["adversarial"], terms["discriminator"] = play(judge, y_bar, y)  # Eq. 5
@@ -357,11 +360,16 @@ def map_distance(heatmaps: Tensor, wanted: Tensor) -> Tensor:
     return (heatmap_cross_entropy(heatmaps, targets) * known).sum() / known.sum().clamp_min(1)
 
 
+def joint_groups(skeleton: Skeleton) -> list[list[int]]:
+    """The joints of the middle, of the left and of the right side."""
+    left, right = ([pair[side] for pair in skeleton.flip_pairs] for side in (0, 1))
+    return [[k for k in range(skeleton.num_joints) if k not in (*left, *right)], left, right]
+
+
 def bone_groups(bones: Tensor, skeleton: Skeleton) -> list[Tensor]:
-    """Bones (N, 2) of the middle, of the left and of the right side; a group without bones holds the first bone."""
-    left, right = ({pair[side] for pair in skeleton.flip_pairs} for side in (0, 1))
-    sides = torch.tensor([1 if int(b) in left else 2 if int(b) in right else 0 for _, b in bones])
-    return [bones[sides == side] if (sides == side).any() else bones[:1] for side in range(3)]
+    """Bones (N, 2) that end in the middle, on the left and on the right side; where there is none, the first bone."""
+    chosen = [[int(child) in joints for child in bones[:, 1]] for joints in joint_groups(skeleton)]
+    return [bones[torch.tensor(which)] if any(which) else bones[:1] for which in chosen]
 
 
 def make_features(name: str) -> tuple[nn.Module, bool]:

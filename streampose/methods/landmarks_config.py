@@ -57,10 +57,11 @@ class LandmarksConfig(Strict):
             its weights, else random.
         facing: name the sides of unpaired poses as if they faced the camera.
         figures: share of a batch that are painted figures, in the last stage.
+        decoder_first: share of the last stage in which Phi learns nothing of the images that Psi makes.
         weights: of each loss term.
     """
 
-    detector: str = "landmarks-tiny"
+    detector: str = "landmarks-tiny-sided"
     input_size: int = 64
     batch_size: int = Field(default=16, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -79,6 +80,7 @@ class LandmarksConfig(Strict):
     perceptual: Literal["auto", "random", "rotations", "vgg16"] = "auto"
     facing: bool = True
     figures: float = Field(default=0.25, ge=0, lt=1)
+    decoder_first: float = Field(default=0.0, ge=0, lt=1)
     steps: StepsConfig = StepsConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     weights: dict[str, float]

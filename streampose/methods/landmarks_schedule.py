@@ -58,6 +58,11 @@ class Schedule:
         """Name of the stage that a step belongs to."""
         return [name for name, begin in self.begins.items() if begin <= step][-1]
 
+    def within(self, step: int) -> float:
+        """The share of its stage that is done when a step begins, in [0, 1)."""
+        name = self.stage(step)
+        return (step - self.begins[name]) / self.lengths[name]
+
     def optimiser_settings(self, step: int) -> dict[str, float]:
         """Learning rates: in each stage a short rise and a cosine fall; in the last one also the betas."""
         config, name = self.config, self.stage(step)

@@ -1,9 +1,11 @@
 """Skeleton images: against the plain formula, by hand, their gradient, unknown joints, and their memory."""
 
 import math
+import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from streampose.config import load_skeleton
 from streampose.losses.bone_maps import squared_distances
@@ -71,20 +73,42 @@ def test_points_have_gradients(joints):
                              eps=1e-2, rtol=1e-2)  # fmt: skip
 
 
-def test_many_bones_need_no_more_memory_than_few():
-    from torch.profiler import ProfilerActivity, profile
+class Peak(TorchDispatchMode):
+    """The bytes that tensors made under it hold at most."""
 
-    def peak(count):
-        xy = torch.rand(2, count + 1, 2).requires_grad_()
-        bones = torch.stack([torch.arange(count), torch.arange(count) + 1], 1)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-            limb_image(xy, bones, 64).sum().backward()
-        held, most = 0, 0
-        for event in record.events():
-            if event.name == "[memory]":
-                held += event.cpu_memory_usage
-                most = max(most, held)
-        return most / (2 * 64 * 64 * 4)  # in maps
+    def __init__(self):
+        super().__init__()
+        self.held, self.most, self.known = 0, 0, set()
 
-    assert peak(60) < peak(8) + 2
-    assert peak(60) < 30  # a map for every bone, twice over, would be more than 120
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.held += storage.nbytes()
+                self.most = max(self.most, self.held)
+                weakref.finalize(storage, self.drop, storage._cdata, storage.nbytes())
+        return out
+
+    def drop(self, key, size):
+        self.known.discard(key)
+        self.held -= size
+
+
+def peak(draw, count=17):
+    """Maps of (B, s, s) that drawing and its gradient need at once."""
+    xy = (torch.rand(2, count, 2) * 1.6 - 0.8).requires_grad_()
+    with Peak() as peak:
+        image = draw(xy)
+        image.sum().backward()
+    return peak.most / (image.numel() * 4)
+
+
+def test_renderers_need_few_maps_however_many_bones_there_are():
+    def chain(count):
+        return torch.stack([torch.arange(count - 1), torch.arange(count - 1) + 1], 1)
+
+    few, many = (peak(lambda xy: limb_image(xy, chain(xy.shape[1]), 64), count) for count in (9, 61))
+    assert few > 3 and many < few + 1 and many < 22
+    assert peak(lambda xy: plain(xy, 64)) > 150  # a map for every bone
+    assert peak(lambda xy: point_image(xy, 64)) < 5  # thin matrices; at 128 pixels less than 2

@@ -235,8 +235,7 @@ def cell_config(cell: Cell, seed: int, arguments: argparse.Namespace) -> MirrorC
     stage = {"steps": steps, "trains": trains, "unannotated": cell.unannotated}
     changes = [
         f"seed={seed}", f"detector={arguments.detector}", f"input_size={arguments.input_size}",
-        f"batch_size={arguments.batch}", f"mirror={'small' if arguments.detector.endswith('-small') else 'full'}",
-        *(WHOLE if arguments.train else ()), *cell.overrides, *arguments.set,
+        f"batch_size={arguments.batch}", *(WHOLE if arguments.train else ()), *cell.overrides, *arguments.set,
     ]  # fmt: skip
     config = load_mirror_config("tiny", None, changes)
     return MirrorConfig.model_validate({**config.model_dump(), "stages": {"stage": stage}})

@@ -36,6 +36,8 @@ Estimation for Single-Person Images, Journal of Information Processing 29, 2021.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -57,7 +59,13 @@ __all__ = ["MirrorConfig", "MirrorTask", "load_mirror_config", "make_mirror_task
 
 GAIN = 10.0  # of the sigmoid that sharpens psi's answer
 SHOWN = 8  # frames in a picture
-COST = {"recogniser": 1.0, "image": 1.5, "pose": 0.6, "mask": 0.5, "mirror": 5.0}  # of a step of a part, about
+DIVERGENCES: dict[str, Literal["image", "pose"]] = {"appearance": "image", "scene": "image", "primitive": "pose"}
+# What a frame costs in each part: operations of Table 9; of the small networks milliseconds of one core, 32 frames.
+RECOGNISER_COST = {
+    "hourglass": 26.2, "simple": 12.0, "hrnet": 9.5,
+    "hourglass-small": 150.0, "simple-small": 33.0, "hrnet-small": 70.0,
+}  # fmt: skip
+PART_COST = {"full": {"image": 5.5, "pose": 2.3, "mask": 1.4}, "small": {"image": 45.0, "pose": 20.0, "mask": 17.0}}
 
 
 def make_mirror_task(
@@ -87,7 +95,8 @@ class MirrorTask:
         detector = build_detector(config.detector, K, config.input_size)
         assert isinstance(detector, HeatmapDetector)
         self.detector = detector
-        self.mirror = build_mirror(WIDTHS[config.mirror], K)
+        self.size = "small" if config.detector.endswith("-small") else "full"
+        self.mirror = build_mirror(WIDTHS[self.size], K)
         self.networks = nn.ModuleDict({"detector": self.detector, **dict(self.mirror.items())})
         self.cells = config.input_size // STRIDE
         self.annotated = pictures.annotated
@@ -107,7 +116,9 @@ class MirrorTask:
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
         """Stretch or shrink the stages to a time; the rate is that of the first stage."""
         stages = {name: self.config.stages[name] for name in self.lengths}
-        cost = {name: sum(COST[part] for part in stage.trains) for name, stage in stages.items()}
+        one = {"recogniser": RECOGNISER_COST[self.config.detector], **PART_COST[self.size]}
+        one["mirror"] = one["recogniser"] + 2 * (one["image"] + one["pose"])
+        cost = {name: sum(one[part] for part in stage.trains) for name, stage in stages.items()}
         whole = sum(cost[name] * stage.steps for name, stage in stages.items())
         time = 0.93 * 60 * max_minutes * steps_per_second * cost[next(iter(cost))]
         self._lay_out(time / whole)
@@ -169,6 +180,9 @@ class MirrorTask:
         """Terms and their weights: those of Eq. 27 and 29, over the number of cells."""
         cells, supervision = self.cells**2, self.config.supervision
         weights = {name: (1.0 if name.startswith("own_") else supervision.frames) / cells for name in terms}
+        for name in weights:
+            if (part := DIVERGENCES.get(name.removeprefix("own_"))) is not None:
+                weights[name] *= self.config.divergence[part]
         if "recogniser" in terms:
             weights["recogniser"] *= supervision.weight
         return terms, weights

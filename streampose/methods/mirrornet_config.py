@@ -58,18 +58,18 @@ class MirrorConfig(Strict):
     """All settings of the method; presets are in configs/methods/mirrornet.yaml.
 
     Attributes:
-        detector, input_size: the pose recogniser alpha, see `models.heatmap_detector`.
-        mirror: size of the other networks, see `models.mirrornet`.
+        detector, input_size: the pose recogniser alpha, see `models.heatmap_detector`; the other networks are as large
+            as the paper's, or small where it is small.
         imagenet: file with ImageNet weights of the recogniser's body (`simple`: torchvision's ResNet-50, `hrnet`: the
             published W32 classifier); None for random weights. Nothing is downloaded.
         pose_vae, mask_estimator: the switches of Tables 10 and 11.
         sigma_cells: of the Gaussians in heatmaps.
+        divergence: weight of the divergences of a and g (image) and of z (pose); 1 as printed.
         variance: of alpha (Eq. 30), theta (Eq. 31) and phi (Eq. 34), fixed.
     """
 
     detector: Literal["hourglass", "simple", "hrnet", "hourglass-small", "simple-small", "hrnet-small"] = "hrnet-small"
     input_size: int = 64
-    mirror: Literal["full", "small"] = "small"
     imagenet: Path | None = None
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -78,6 +78,7 @@ class MirrorConfig(Strict):
     mask_estimator: bool = True
     sigma_cells: float = Field(default=1.5, gt=0)
     variance: dict[Literal["recogniser", "image", "pose"], float] = {"recogniser": 0.01, "image": 1.0, "pose": 1.0}
+    divergence: dict[Literal["image", "pose"], float] = {"image": 0.02, "pose": 0.02}
     supervision: MirrorSupervision = MirrorSupervision()
     cache_megabytes: float = 1024
     seed: int = 0

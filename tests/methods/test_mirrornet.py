@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
@@ -12,10 +13,15 @@ from streampose.methods.mirrornet import MirrorTask, load_mirror_config, make_mi
 from streampose.methods.mirrornet_config import MirrorAugmentation
 from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views
 from streampose.models.heatmap_detector import HeatmapDetector
+from streampose.runtime.predictor import load_predictor
+from streampose.selftrain import selftrain
 from streampose.store.labels import Labels, write_labels
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source
+from streampose.training.checkpoint import load_networks
+from streampose.training.engine import train
+from streampose.training.initialise import read_joints
 
 STAGES = ("generators", "parts", "supervised", "semi-supervised")
 SHORT = ["detector=simple-small", "batch_size=8", *(f"stages.{stage}.steps=2" for stage in STAGES)]
@@ -175,6 +181,8 @@ def test_terms_by_hand(pictures, painted):
     assert terms["recogniser"].item() == pytest.approx(half_square.item() / 0.01, rel=1e-4)
     assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)
     assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 1
+    assert weights["own_primitive"] * 256 == task.config.divergence["pose"]
+    assert weights["own_scene"] * 256 == task.config.divergence["image"]
     nothing, _ = loss_of(
         task, STEP["supervised"], known=torch.zeros_like(batch["known"]), annotated=torch.ones(8, dtype=torch.bool)
     )
@@ -260,6 +268,56 @@ def test_labels_of_the_store_are_used(store, painted):
     tight = load_mirror_config("tiny", None, [*SHORT, "cache_megabytes=0.05"])
     kept = make_mirror_task(StoreReader(store), skeleton, tight, "cpu")
     assert len(kept.pictures) < 12 and len(kept.annotated) == 2
+
+
+def label_all(store: Path, joints: np.ndarray, skeleton) -> None:
+    (clip,) = StoreReader(store).clips()
+    rows = np.arange(0, 12, 2)
+    keypoints = ((joints[rows, :, :2] + 1) * 32 - 0.5).astype(np.float32)
+    seen = np.full(keypoints.shape[:2], 2, np.uint8)
+    who = np.repeat("me", len(rows))
+    write_labels(store, "mine", Labels(np.repeat(clip.id, len(rows)), rows, keypoints, seen, who, skeleton.joints))
+
+
+def test_selftrain_ends_in_a_bundle_that_serves(store, painted, tmp_path):
+    """Only alpha is in it, and it answers like any other detector."""
+    frames, joints, skeleton = painted
+    label_all(store, joints, skeleton)
+    result = selftrain(
+        store=store, method="mirrornet", overrides=SHORT, labels=["mine"], out=tmp_path / "runs",
+        models=tmp_path / "models", device="cpu", precision="f32",
+    )  # fmt: skip
+    assert result["promoted"] and result["parity_px"] < 0.1 and "free/score" in result["metrics"]
+    assert read_joints(Path(result["run"])) == list(skeleton.joints)
+    for runtime in ("onnx", "torch"):
+        predictor = load_predictor(tmp_path / "models" / "current", runtime, threads=1)
+        keypoints, confidence = predictor.predict_crops(frames.crops[:3])
+        assert keypoints.shape == (3, 17, 3) and confidence.shape == (3, 17)
+        assert (keypoints[..., :2] > -1).all() and (keypoints[..., :2] < 65).all() and not keypoints[..., 2].any()
+    assert not any(name.startswith("primitive") for name in load_file(tmp_path / "models/current/weights.safetensors"))
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(pictures, painted, tmp_path, monkeypatch):
+    def run(folder, **options):
+        train(task_of(pictures, painted), run_dir=folder, device="cpu", precision="f32", picture_every=0, **options)
+        return load_networks(folder)
+
+    whole = run(tmp_path / "whole")
+    loss = MirrorTask.loss
+
+    def stopped(self, batch, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return loss(self, batch, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MirrorTask, "loss", stopped)
+        run(tmp_path / "cut", save_every=3)
+    again = run(tmp_path / "cut", resume=True)
+    assert whole.keys() == again.keys()
+    for network, tensors in whole.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, again[network][name]), f"{network}.{name}"
 
 
 def test_labels_of_other_joints_are_named(store, painted):

@@ -72,7 +72,7 @@ def export_lifter(
     run_dir = checkpoint.parent.parent
     values = read_yaml(run_dir / "config.yaml")
     skeleton = skeleton_from_dict(values.get("skeleton", {}), f"{run_dir / 'config.yaml'}: skeleton")
-    lifter = build_lifter(values["preset"], skeleton.num_joints, skeleton.root)
+    lifter = build_lifter(values["preset"], skeleton)
     prefix = "detector."
     weights = load_file(checkpoint / "ema.safetensors")
     lifter.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in weights.items()})

@@ -44,7 +44,7 @@ class Examples:
 
     Attributes:
         poses: (N, K, 3) in the template's frame and the network's unit, mirrored ones among them.
-        metres: length of that unit.
+        size, metres: length of all bones together in that unit, and in metres.
         projected: (P, K, 2) 2D joints of poses that random cameras see.
         detected: (Q, K, 2) 2D joints that a model found, and which of them are to be believed (Q, K); Q may be 0.
         share: part of a batch that is drawn from these.
@@ -52,6 +52,7 @@ class Examples:
     """
 
     poses: np.ndarray
+    size: float
     metres: float
     projected: np.ndarray
     detected: np.ndarray
@@ -147,6 +148,7 @@ def make_examples(
     mirrored = poses[:, skeleton.flip_index] * (-1, 1, 1)
     both = np.concatenate([poses, mirrored])
     unit = float(np.sqrt((both**2).mean()))  # coordinates of about 1
+    height = sum(bone.length for bone in skeleton.bones)
     rng = np.random.default_rng([config.seed, 1])
     views = [
         project_randomly(train.poses, rng, elevation_degrees=config.elevation_degrees, roll_degrees=config.roll_degrees)
@@ -155,7 +157,7 @@ def make_examples(
     flat = np.concatenate(views)
     flat = np.concatenate([flat, flat[:, skeleton.flip_index] * (-1, 1)])
     return Examples(
-        (both / unit).astype(np.float32), unit * float(np.median(size)), flat.astype(np.float32),
+        (both / unit).astype(np.float32), height / unit, height * float(np.median(size)), flat.astype(np.float32),
         detected.astype(np.float32), believed.astype(np.float32), config.detections if len(detected) else 0.0,
         train, test,
     )  # fmt: skip

@@ -1,26 +1,16 @@
-"""The networks of `hypotheses`: a lifter (generator and camera network), a critic of poses and an encoder of codes."""
+"""The networks of `hypotheses`: the lifter (generator), a camera network, a critic of poses and an encoder of codes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from streampose.structures import Skeleton
+
 SLOPE = 0.01  # of the leaky rectifiers
 PRESETS = {"tiny": (192, 16), "small": (384, 24), "base": (1024, 32)}  # width of the layers, length of the codes
-
-
-class Lifted(NamedTuple):
-    """What the lifter says of B sets of 2D joints.
-
-    Attributes:
-        poses: (B, K, 3) in the template's frame, the root at the origin.
-        camera: (B, 2, 3) template's frame -> the normalised picture.
-    """
-
-    poses: Tensor
-    camera: Tensor
 
 
 class Residual(nn.Module):
@@ -43,37 +33,57 @@ def perceptron(inputs: int, width: int, outputs: int, blocks: int = 2) -> nn.Seq
 
 
 class Lifter(nn.Module):
-    """The generator G(x, z) and the camera network: 2D joints and a code -> a 3D pose and a camera.
+    """The generator G(x, z), in the camera's axes: what is seen stays where it is, depth and what is hidden are added.
 
     Args:
-        num_joints, root: of the skeleton.
+        num_joints, root: of the skeleton; bones: (N, 2) parent, child.
         width: of the layers; code_size: Z.
 
     Attributes:
-        metres: length of the template's unit, of the prior that was trained with.
+        metres: length of all bones together, of the prior that was trained with.
     """
 
     metres: Tensor
+    bones: Tensor
 
-    def __init__(self, num_joints: int, root: int, width: int, code_size: int):
+    def __init__(self, num_joints: int, root: int, bones: Tensor, width: int, code_size: int):
         super().__init__()
-        self.root, self.code_size = root, code_size
+        self.num_joints, self.root, self.code_size = num_joints, root, code_size
         self.register_buffer("metres", torch.ones(()))
+        self.register_buffer("bones", bones)
         self.generator = perceptron(3 * num_joints + code_size, width, 3 * num_joints)
-        self.camera = perceptron(3 * num_joints, width, 6)
 
-    def forward(self, joints: Tensor, visibility: Tensor, codes: Tensor) -> Lifted:
+    def forward(self, joints: Tensor, visibility: Tensor, codes: Tensor) -> Tensor:
         """Lift normalised joints.
 
         Args:
             joints: (B, K, 2) as `normalise` makes them.
             visibility: (B, K) 1 seen, 0 missing: such joints may be anywhere.
             codes: (B, Z); zeros for the most likely pose.
+
+        Returns:
+            (B, K, 3) in the unit of the joints: x right, y down, z forward.
         """
-        seen = torch.where(visibility[..., None] > 0, joints, torch.zeros_like(joints)).flatten(1)
-        seen = torch.cat([seen, visibility], 1)
-        poses = self.generator(torch.cat([seen, codes], 1)).unflatten(1, (-1, 3))
-        return Lifted(poses - poses[:, self.root : self.root + 1], self.camera(seen).unflatten(1, (2, 3)))
+        seen = torch.where(visibility[..., None] > 0, joints, torch.zeros_like(joints))
+        K = self.num_joints  # plain numbers: the exported graph's sizes must follow from it alone
+        added = self.generator(torch.cat([seen.reshape(-1, 2 * K), visibility, codes], 1)).reshape(-1, K, 3)
+        return torch.cat([seen + added[..., :2], added[..., 2:]], -1)
+
+    def size(self, poses: Tensor) -> Tensor:
+        """Length of all bones together: (B, K, 3) -> (B,)."""
+        vectors = poses[:, self.bones[:, 1]] - poses[:, self.bones[:, 0]]
+        return torch.sqrt((vectors**2).sum(-1) + 1e-8).sum(1)
+
+
+class CameraNetwork(nn.Module):
+    """Where the camera stands: a lifted pose (B, K, 3) -> M (B, 2, 3), template's frame -> normalised picture."""
+
+    def __init__(self, num_joints: int, width: int):
+        super().__init__()
+        self.layers = perceptron(3 * num_joints, width, 6, blocks=1)
+
+    def forward(self, poses: Tensor) -> Tensor:
+        return self.layers(poses.flatten(1)).unflatten(1, (2, 3))
 
 
 class PoseCritic(nn.Module):
@@ -105,7 +115,7 @@ class CodeEncoder(nn.Module):
         return self.layers(poses.flatten(1))
 
 
-def build_lifter(preset: str, num_joints: int, root: int) -> Lifter:
+def build_lifter(preset: str, skeleton: Skeleton) -> Lifter:
     """A lifter of a named size.
 
     Raises:
@@ -113,7 +123,8 @@ def build_lifter(preset: str, num_joints: int, root: int) -> Lifter:
     """
     if preset not in PRESETS:
         raise ValueError(f"lifter {preset!r}: unknown; choose {', '.join(PRESETS)}")
-    return Lifter(num_joints, root, *PRESETS[preset])
+    bones = torch.tensor([(bone.parent, bone.child) for bone in skeleton.bones])
+    return Lifter(skeleton.num_joints, skeleton.root, bones, *PRESETS[preset])
 
 
 def normalise(joints: Tensor, visibility: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,25 +145,10 @@ def normalise(joints: Tensor, visibility: Tensor) -> tuple[Tensor, Tensor, Tenso
     return centred / deviation[:, None, None], mean, deviation
 
 
-def rotation_of(camera: Tensor) -> Tensor:
-    """The rotations closest to weak-perspective cameras: (B, 2, 3) -> (B, 3, 3), the third row their cross product.
-
-    By the symmetric root of M M^T, in closed form, so that it exports to ONNX.
-    """
-    product = camera @ camera.transpose(1, 2)
-    a, b, d = product[:, 0, 0] + 1e-9, product[:, 0, 1], product[:, 1, 1] + 1e-9
-    root = torch.sqrt((a * d - b * b).clamp_min(1e-12))
-    trace = torch.sqrt(a + d + 2 * root)
-    p, q, s = (a + root) / trace, b / trace, (d + root) / trace  # the root's entries [[p, q], [q, s]]
-    determinant = (p * s - q * q).clamp_min(1e-12)[:, None]
-    first = (s[:, None] * camera[:, 0] - q[:, None] * camera[:, 1]) / determinant
-    second = (p[:, None] * camera[:, 1] - q[:, None] * camera[:, 0]) / determinant
-    x, y = (first[:, [1, 2, 0]], first[:, [2, 0, 1]]), (second[:, [2, 0, 1]], second[:, [1, 2, 0]])
-    return torch.stack([first, second, x[0] * y[0] - x[1] * y[1]], 1)
-
-
 class JointsToPoses(nn.Module):
-    """What a bundle that lifts promises, around a `Lifter`: joints as they come, poses in metres along camera axes."""
+    """What a bundle that lifts promises, around a `Lifter`: joints as they come, poses in metres."""
+
+    lifter: Any
 
     def __init__(self, lifter: nn.Module):
         super().__init__()
@@ -169,14 +165,8 @@ class JointsToPoses(nn.Module):
             placement (B, 3): units of the joints per metre, and where the root is seen.
         """
         known, mean, deviation = normalise(joints, visibility)
-        lifted = self.lifter(known, visibility, codes)
-        poses = lifted.poses @ rotation_of(lifted.camera).transpose(1, 2)  # (B, K, 3) camera axes
-        seen = visibility[..., None]
-        total = seen.sum(1).clamp_min(1.0)
-        middle = (poses[..., :2] * seen).sum(1) / total  # (B, 2)
-        centred = (poses[..., :2] - middle[:, None]) * seen
-        norm = (centred**2).sum((1, 2)).clamp_min(1e-9)
-        scale = ((centred * known).sum((1, 2)) / norm).clamp_min(1e-6) * deviation  # least squares
-        place = mean - scale[:, None] * middle
-        metres = self.lifter.metres
-        return poses * metres, torch.cat([scale[:, None] / metres, place], 1)
+        poses = self.lifter(known, visibility, codes)
+        root = poses[:, self.lifter.root : self.lifter.root + 1]
+        per_metre = (self.lifter.size(poses) / self.lifter.metres)[:, None]
+        place = mean + root[:, 0, :2] * deviation[:, None]
+        return (poses - root) / per_metre[..., None], torch.cat([per_metre * deviation[:, None], place], 1)

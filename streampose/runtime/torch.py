@@ -192,7 +192,7 @@ def load_lifter_network(bundle: Bundle) -> nn.Module:
     from streampose.models.lifter import build_lifter
 
     try:
-        lifter = build_lifter(bundle.preset, bundle.skeleton.num_joints, bundle.skeleton.root)
+        lifter = build_lifter(bundle.preset, bundle.skeleton)
         lifter.load_state_dict(load_file(bundle.weights_path))
     except (ValueError, RuntimeError, SafetensorError) as error:
         message = " ".join(str(error).split())[:200]

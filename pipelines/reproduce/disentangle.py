@@ -289,9 +289,7 @@ def measure_swaps(task: DisentangleTask, data: Data, subjects: torch.Tensor, cou
     task_code, rest_code, _ = task.detector.encode(subjects)
     made = task.decoder_x(torch.cat([task_code.mean[a], rest_code.mean[b]], 1))
     assert isinstance(task.detector, PoseTranslator)
-    everywhere = torch.ones(len(subjects), *subjects.shape[2:])
-    own = 1000 * detect(task.detector, subjects, everywhere).pose.numpy()
-    of_made = 1000 * detect(task.detector, made, everywhere[: len(made)]).pose.numpy()
+    own, of_made = (1000 * detect(task.detector, x, torch.ones_like(x[:, 0])).pose.numpy() for x in (subjects, made))
     result = {}
     for giver, index in (("task", a), ("rest", b)):
         result[f"pose_follows_{giver}"] = float(mpjpe(of_made, own[index], data.skeleton.root).mean())

@@ -11,13 +11,14 @@ One picture is treated as `POST /v1/pose` treats it, a stream as `serve` does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from streampose.geometry.crop import square_box
 from streampose.runtime.bundle import default_bundle
+from streampose.runtime.lifter import Lifted, Lifting, load_lifter
 from streampose.runtime.predictor import Predictor, box_from_keypoints, load_predictor
 from streampose.server.follow import Follower
 from streampose.server.motion import MotionFinder
@@ -40,6 +41,7 @@ class Poses:
         boxes: (N, 4) square xyxy edges that the model looked at.
         ids: N numbers; they stay the same along a stream.
         visibility: (N, K) 2 visible, 1 occluded, 0 absent; None where nothing was followed or smoothing is off.
+        lifted: 3D poses with their uncertainty, see `runtime.lifter.Lifted`; None where no lifter was loaded.
     """
 
     xy: np.ndarray
@@ -48,6 +50,7 @@ class Poses:
     boxes: np.ndarray
     ids: tuple[int, ...]
     visibility: np.ndarray | None = None
+    lifted: Lifted | None = None
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -56,8 +59,9 @@ class Poses:
 class Model:
     """A loaded bundle; made by `load_model`. Several threads may share one, each with a `tracker` of its own."""
 
-    def __init__(self, predictor: Predictor, max_subjects: int, smoothing: str | None):
+    def __init__(self, predictor: Predictor, max_subjects: int, smoothing: str | None, lifting: Lifting | None = None):
         self.predictor, self._max_subjects, self._smoothing = predictor, max_subjects, smoothing
+        self.lifting = lifting
         self._tracker = self.tracker()
 
     @property
@@ -99,7 +103,7 @@ class Model:
         for start in range(0, len(pictures), BATCH):
             part = slice(start, start + BATCH)
             look = self._in_boxes if boxes is not None else self._ever_closer
-            found += look(pictures[part], squares[part])
+            found += [_lift(poses, self.lifting, self.skeleton) for poses in look(pictures[part], squares[part])]
         return found
 
     def track(self, frame: np.ndarray, pts_seconds: float) -> Poses:
@@ -109,7 +113,7 @@ class Model:
             frame: (H, W, 3) uint8 RGB.
             pts_seconds: when it was taken; never decreases.
         """
-        return self._tracker.track(frame, pts_seconds)
+        return _lift(self._tracker.track(frame, pts_seconds), self.lifting, self.skeleton)
 
     def tracker(self, max_subjects: int | None = None) -> Tracker:
         """What follows a further stream, beside the one of `track`."""
@@ -187,6 +191,7 @@ def load_model(
     threads: int | None = None,
     max_subjects: int = 1,
     smoothing: str | None = "one-euro",
+    lifter: str | Path | None = None,
 ) -> Model:
     """Open a bundle as a function of pictures.
 
@@ -194,13 +199,23 @@ def load_model(
         bundle: its folder; None for ./models/current, else the model shipped with the package.
         runtime, precision, threads: see `runtime.predictor.load_predictor`.
         max_subjects: how many `track` follows at once.
+        lifter: a bundle that lifts 2D joints, as models/lifter; poses then have `lifted`, too.
         smoothing: of `track`, one of `tracking.polish.SMOOTHINGS`; None gives what the model says.
 
     Raises:
         BundleError, ConfigError: the bundle, the runtime or an option.
     """
     predictor = load_predictor(default_bundle() if bundle is None else bundle, runtime, precision, threads)
-    return Model(predictor, max_subjects, smoothing)
+    lifting = None if lifter is None else load_lifter(lifter)
+    if lifting is not None:
+        lifting.match(predictor.skeleton.joints)
+    return Model(predictor, max_subjects, smoothing, lifting)
+
+
+def _lift(poses: Poses, lifting: Lifting | None, skeleton: Skeleton) -> Poses:
+    if lifting is None:
+        return poses
+    return replace(poses, lifted=lifting.lift_keypoints(Keypoints(poses.xy, poses.confidence), skeleton))
 
 
 def _poses(keypoints: Keypoints, boxes: np.ndarray, ids: Sequence[int], visibility: np.ndarray | None = None) -> Poses:

@@ -148,10 +148,11 @@ class Poses:
         pixels = (np.nan_to_num(xy) + 1) * (size / 2) - 0.5
         colours = self._colours(rng)
         shade, light = rng.uniform(0.05, 0.35), rng.normal(0, 0.35, 2)
-        limbs = [
-            (float(depth[[a, b]].mean() - radius[n]), pixels[a], pixels[b], radius[n] * size / 2, colours[n])
-            for n, (a, b) in enumerate(self.bones)
-        ]
+        limbs = []
+        for n, (a, b) in enumerate(self.bones):
+            thick, along = float(radius[n]) * size / 2, pixels[b] - pixels[a]
+            beyond = (self.reach[n] - 1) * thick * along / max(float(np.hypot(*along)), 1e-6)  # a round end adds 1
+            limbs.append((float(depth[[a, b]].mean() - radius[n]), pixels[a], pixels[b] + beyond, thick, colours[n]))
         limbs += self._trunk(pixels, depth, radius, colours, size)
         for _, start, end, thick, colour in sorted(limbs, key=lambda limb: -limb[0]):
             _capsule(canvas, start, end, thick, colour * (1 - shade))

@@ -1,0 +1,92 @@
+"""The ablation of `landmarks`: its switches, its verdicts, and a cell from start to page on painted crops."""
+
+import importlib.util
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streampose.config import load_skeleton
+from streampose.methods.landmarks_data import make_crops
+from streampose.methods.mask_prior import dolls
+
+FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "landmarks.py"
+HUMAN = load_skeleton("human17")
+FEW = ["batch_size=2", "discriminator_width=4"]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    spec = importlib.util.spec_from_file_location("reproduce_landmarks", FILE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def exact(pipeline):
+    crops, joints = dolls(HUMAN, np.full((12, 64, 64, 3), 60, np.uint8), np.random.default_rng(2))
+    return pipeline.Exact(crops, joints[..., :2], np.zeros(12, int), np.arange(12) / 3)
+
+
+def arguments(folder, **changes):
+    values = {"folder": folder, "preset": "tiny", "skeletons": 2, "figures": 1, "steps": 2, "set": FEW} | changes
+    return Namespace(**values)
+
+
+def test_rows_differ_by_their_switches_alone(pipeline, tmp_path):
+    configs = {
+        name: pipeline.settings_of(arguments(tmp_path), 1, "landmarks", cell.switches)
+        for name, cell in pipeline.CELLS.items()
+    }
+    switches = {name: (c.conditional, c.bottleneck, c.second_cycle) for name, c in configs.items()}
+    assert switches["cyclegan"] == (False, False, True)
+    assert switches["conditional"] == (True, False, True)
+    assert switches["bottleneck"] == (True, True, True)
+    assert switches["ours"] == (True, True, False)
+    same = [c.model_dump(exclude={"conditional", "bottleneck", "second_cycle"}) for c in configs.values()]
+    assert all(values == same[0] for values in same)
+    assert same[0]["steps"] == {"skeletons": 0, "figures": 0, "landmarks": 2}
+    assert pipeline.settings_of(arguments(tmp_path, preset="paper"), 1, "start").steps.figures == 0
+
+
+def test_errors_by_hand(pipeline):
+    joints = np.zeros((1, 17, 2))
+    joints[0, 11:14, 0], joints[0, 14:, 0] = 0.5, -0.5  # left and right arms
+    joints[0, 4:7, 0], joints[0, 1:4, 0] = 0.2, -0.2
+    swapped = joints[:, HUMAN.flip_index]
+    found = pipeline.errors(swapped, joints, HUMAN)
+    assert found["mse_percent/flips"] == 0 and found["pck@0.2/flips"] == 1
+    assert found["mse_percent"] == pytest.approx(100 / 2 * (6 * 1.0 + 6 * 0.4) / 17)
+
+
+def test_the_order_is_judged_seed_by_seed(pipeline):
+    found = {"cyclegan": [5.0, 5.0], "conditional": [4.0, 4.5], "bottleneck": [4.2, 3.0], "ours": [4.5, 3.5]}
+    said = pipeline.orderings({name: {"mse_percent/flips": values} for name, values in found.items()})
+    assert "holds; +0.75 over 2 seeds" in said[0]
+    assert "holds in the mean only; +0.65" in said[1]
+    assert "does not hold; -0.40" in said[2]
+    assert "not run yet" in pipeline.orderings({})[0]
+
+
+def test_local_contrast_shows_what_is_faint(pipeline):
+    image = np.zeros((32, 32), np.float32)
+    image[16, 16] = 0.01
+    assert int(pipeline.local_contrast(image)[16, 16]) - int(pipeline.local_contrast(image)[4, 4]) > 60
+
+
+def test_a_cell_from_its_start_to_the_page(pipeline, exact, tmp_path):
+    data, given = make_crops(exact.crops, exact.clip, exact.seconds), arguments(tmp_path)
+    result = pipeline.run_cell("cyclegan", 0, data, exact, HUMAN, given)
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "cyclegan-0.json").write_text(json.dumps(result))
+    baselines = {"the prior's mean pose": pipeline.mean_pose(HUMAN, exact)}
+    assert all("not run yet" in line for line in pipeline.report(tmp_path, baselines))
+    text = (tmp_path / "landmarks.md").read_text()
+    assert "| CycleGAN | 1 |" in text and "mean pose" in text and "humans 4.39" in text
+    assert "Appearance leak" in (tmp_path / "landmarks.html").read_text()
+    assert {"mse_percent/flips", "leak", "start/mse_percent/flips"} <= result["metrics"].keys()

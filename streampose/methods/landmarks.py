@@ -52,7 +52,9 @@ from streampose.methods.landmarks_data import Change, Crops, random_backgrounds,
 from streampose.methods.landmarks_pictures import draw_columns, draw_skeletons, draw_swaps
 from streampose.methods.landmarks_prior import Poses, find_prior, pick_poses
 from streampose.methods.landmarks_schedule import Schedule
-from streampose.methods.mask_data import resize_images
+from streampose.methods.mask_config import AugmentationConfig
+from streampose.methods.mask_data import Augmentation, resize_images
+from streampose.methods.supervision import Labelled, labelled_batch, labelled_count, read_labelled, supervised_term
 from streampose.models.detector import build_detector
 from streampose.models.discriminators import ImageDiscriminator, SkeletonDiscriminator
 from streampose.models.features import PerceptualFeatures, VggFeatures, vgg_path
@@ -77,7 +79,8 @@ def make_landmarks_task(
     prior = find_prior(reader, skeleton, config.prior, config.seed)
     poses = Poses(pick_poses(prior.poses, config.poses, config.seed), skeleton, facing=config.facing)
     logger.info("%d frames in pairs, %d unpaired poses of prior %s", len(data), len(poses), prior.name)
-    return LandmarksTask(data, poses, skeleton, config)
+    labelled = read_labelled(reader, skeleton, config.supervision, config.input_size)
+    return LandmarksTask(data, poses, skeleton, config, labelled=labelled)
 
 
 class LandmarksTask:
@@ -86,6 +89,7 @@ class LandmarksTask:
     Args:
         poses: None trains the ancestor.
         labels: of the ancestor: crops (L, S, S, 3) uint8 and joints (L, K, 2) in [-1, 1], NaN where unknown.
+        labelled: of the method: labelled frames, which Phi and eta learn by one more term.
     """
 
     def __init__(
@@ -95,8 +99,10 @@ class LandmarksTask:
         skeleton: Skeleton,
         config: LandmarksConfig,
         labels: tuple[np.ndarray, np.ndarray] | None = None,
+        labelled: Labelled | None = None,
     ):
         self.data, self.poses, self.skeleton, self.config, self.labels = data, poses, skeleton, config, labels
+        self.labelled = labelled
         self.plan_of_networks = plan = PLANS[config.detector]
         self.size = plan.image_size(config.input_size)
         self.schedule = Schedule(config)
@@ -165,7 +171,11 @@ class LandmarksTask:
             if self.labels is not None:
                 few = rng.integers(0, len(self.labels[0]), min(B, len(self.labels[0])))
                 out["label_images"], out["label_joints"] = self.labels[0][few], self.labels[1][few]
-        return _tensors(out)
+        if self.labelled is None:
+            return _tensors(out)
+        count = labelled_count(self.labelled, config.supervision, B)
+        how = Augmentation(**AugmentationConfig().model_dump())
+        return _tensors(out) | labelled_batch(self.labelled, self.skeleton, count, rng, how)
 
     def _drawn(self, count: int, rng: np.random.Generator) -> Any:
         assert self.poses is not None
@@ -196,6 +206,9 @@ class LandmarksTask:
             self._freeze_reader()
             terms = self._joint_terms(batch, self.schedule.within(step) >= self.config.decoder_first)
         weights = {name: self.config.weights.get(name, 0.0) for name in terms}
+        if "labelled_images" in batch:
+            found = self.detector.read(self.detector.image_encoder(_images(batch["labelled_images"])))
+            terms["supervised"], weights["supervised"] = supervised_term(found, batch), self.config.supervision.weight
         return terms, weights
 
     def _reader_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

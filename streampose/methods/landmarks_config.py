@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from streampose.config import Strict, load_preset
+from streampose.methods.mask_config import SupervisionConfig
 from streampose.models.translation import PLANS
 
 TERMS = (
@@ -58,6 +59,7 @@ class LandmarksConfig(Strict):
         facing: name the sides of unpaired poses as if they faced the camera.
         figures: share of a batch that are painted figures, in the last stage.
         decoder_first: share of the last stage in which Phi learns nothing of the images that Psi makes.
+        supervision: labels that are learnt too, where some are named; the ancestor takes those of the store anyway.
         weights: of each loss term.
     """
 
@@ -83,6 +85,7 @@ class LandmarksConfig(Strict):
     decoder_first: float = Field(default=0.0, ge=0, lt=1)
     steps: StepsConfig = StepsConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
     weights: dict[str, float]
     cache_megabytes: float = 1024
     seed: int = 0

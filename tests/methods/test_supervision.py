@@ -8,6 +8,9 @@ import torch
 
 from streampose.config import load_config, load_skeleton
 from streampose.errors import ConfigError, TrainingError
+from streampose.methods.landmarks import LandmarksTask, load_landmarks_config
+from streampose.methods.landmarks_data import make_crops
+from streampose.methods.landmarks_prior import Poses
 from streampose.methods.mask import MaskTask, load_mask_config
 from streampose.methods.mask_affine import from_view
 from streampose.methods.mask_config import AugmentationConfig, SupervisionConfig
@@ -28,6 +31,7 @@ from streampose.store.labels import Labels, write_labels
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source
+from streampose.synthetic.built_in_prior import built_in_prior
 
 FLIP = load_skeleton("human17").flip_index
 HOW = Augmentation(**AugmentationConfig().model_dump())
@@ -166,3 +170,20 @@ def test_refining_by_labels(painted, labelled):
         load_tune_config("tiny")
     with pytest.raises(ConfigError, match="unknown views"):
         load_tune_config("tiny", None, ["supervision.labels=[x]", "terms.views=1"])
+
+
+def test_landmarks_learn_from_labels(painted, labelled):
+    frames, _, skeleton = painted
+    short = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "batch_size=4", "discriminator_width=4"]
+    config = load_landmarks_config("tiny", None, [*short, "supervision.weight=2"])
+    poses = Poses(built_in_prior(skeleton, 64, 3).poses, skeleton)
+    torch.manual_seed(0)
+    data = make_crops(frames.crops, frames.clip, frames.seconds)
+    task = LandmarksTask(data, poses, skeleton, config, labelled=labelled)
+    for step in (3, 5):  # the stages of figures and of landmarks
+        batch = task.batch(step)
+        terms, weights = task.loss(batch, step)
+        assert len(batch["labelled_images"]) == 1 and weights["supervised"] == 2 and terms.keys() == weights.keys()
+        gradient = torch.autograd.grad(terms["supervised"], task.detector.image_encoder.code.weight)[0]
+        assert gradient.abs().sum() > 0
+    assert "labelled_images" not in task.batch(0)

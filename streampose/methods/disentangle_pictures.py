@@ -66,8 +66,8 @@ def interpolation_grid(
 
 
 def skeleton_tile(points: np.ndarray, skeleton: Skeleton, image: Tensor | None = None) -> np.ndarray:
-    """Joints (K, 3) in [-1, 1] on white, or on an image (3, S, S)."""
-    drawn = np.full((TILE, TILE, 3), 255, np.uint8) if image is None else tile(image)
+    """Joints (K, 3) in [-1, 1] on dark grey, or on an image (3, S, S)."""
+    drawn = np.full((TILE, TILE, 3), 60, np.uint8) if image is None else tile(image)
     draw_pose(drawn, points, skeleton)
     return drawn
 

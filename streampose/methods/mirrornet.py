@@ -159,9 +159,9 @@ class MirrorTask:
         images = batch["images"].permute(0, 3, 1, 2).float() / 255
         given = gaussian_peaks(batch["joints"], self.cells, self.config.sigma_cells) * batch["known"][..., None, None]
         trains = self._settings(step).trains
-        self.mirror["mask"].requires_grad_("mask" in trains)  # nothing but its masks teaches psi
         if trains == ("mirror",):
             return self.weigh(self.mirror_terms(images, given, batch))
+        self.mirror.requires_grad_(True)
         terms: dict[str, Tensor] = {}
         small = self.shrink(images)
         if "recogniser" in trains:
@@ -193,15 +193,22 @@ class MirrorTask:
         small = self.shrink(images)
         maps = self.detector.heatmaps(images)
         own = maps[-1] + torch.randn_like(maps[-1]) * self.config.variance["recogniser"] ** 0.5  # Eq. 20
-        x, s = torch.cat([small, small[labelled]]), torch.cat([own, given[labelled]])
-        known = torch.cat([torch.ones_like(batch["known"]), batch["known"][labelled]])
+        self._let_learn(self.config.own_teaches == "all")
+        terms = {f"own_{name}": term for name, term in self._lower_bound(small, own).items()}
+        self._let_learn(True)
+        terms |= self._lower_bound(small[labelled], given[labelled], batch["known"][labelled])
+        terms |= self.recogniser_terms([m[labelled] for m in maps], given[labelled], batch["known"][labelled])
+        return {name: values.sum() / B for name, values in terms.items()}
+
+    def _lower_bound(self, x: Tensor, s: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms that Eq. 15 and 26 have in common."""
         terms = self.image_terms(x, s, self.split(x, s))
-        if self.config.pose_vae:
-            terms |= self.pose_terms(s, known)
-        both = {f"own_{name}": values[:B] for name, values in terms.items()}
-        both |= {name: values[B:] for name, values in terms.items()}
-        both |= self.recogniser_terms([m[labelled] for m in maps], given[labelled], batch["known"][labelled])
-        return {name: values.sum() / B for name, values in both.items()}
+        return terms | self.pose_terms(s, known) if self.config.pose_vae else terms
+
+    def _let_learn(self, learn: bool) -> None:
+        """Whether what is computed next teaches the generators; nothing but its masks teaches psi."""
+        for name, network in self.mirror.items():
+            network.requires_grad_(learn and name != "mask")
 
     def recogniser_terms(self, maps: list[Tensor], given: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Eq. 28, 30; the heatmaps of every stack count."""
@@ -219,12 +226,13 @@ class MirrorTask:
             "scene": kl_to_standard(*g),
         }
 
-    def pose_terms(self, s: Tensor, known: Tensor) -> dict[str, Tensor]:
+    def pose_terms(self, s: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
         """Eq. 34: how far heatmaps are from those made from their primitive, and what the primitive costs."""
         z = self.mirror["primitive"](s)
         made = self.mirror["pose"](sample(*z))
+        weight = None if known is None else known[..., None, None]
         return {
-            "plausibility": gaussian_distance(s, made, self.config.variance["pose"], known[..., None, None]),
+            "plausibility": gaussian_distance(s, made, self.config.variance["pose"], weight),
             "primitive": kl_to_standard(*z),
         }
 

@@ -65,6 +65,7 @@ class MirrorConfig(Strict):
         pose_vae, mask_estimator: the switches of Tables 10 and 11.
         sigma_cells: of the Gaussians in heatmaps.
         divergence: weight of the divergences of a and g (image) and of z (pose); 1 as printed.
+        own_teaches: what L^X teaches: `all` networks as printed, or the `recogniser` alone.
         variance: of alpha (Eq. 30), theta (Eq. 31) and phi (Eq. 34), fixed.
     """
 
@@ -78,7 +79,8 @@ class MirrorConfig(Strict):
     mask_estimator: bool = True
     sigma_cells: float = Field(default=1.5, gt=0)
     variance: dict[Literal["recogniser", "image", "pose"], float] = {"recogniser": 0.01, "image": 1.0, "pose": 1.0}
-    divergence: dict[Literal["image", "pose"], float] = {"image": 0.02, "pose": 0.02}
+    divergence: dict[Literal["image", "pose"], float] = {"image": 0.02, "pose": 0.05}
+    own_teaches: Literal["recogniser", "all"] = "recogniser"
     supervision: MirrorSupervision = MirrorSupervision()
     cache_megabytes: float = 1024
     seed: int = 0

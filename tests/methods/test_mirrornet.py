@@ -164,6 +164,7 @@ def test_the_mirror_teaches_all_but_the_mask_estimator(task):
         task.networks.zero_grad()
         loss_of(task, STEP["semi-supervised"])[0][name].backward()
         assert task.detector.heatmap.weight.grad.abs().sum() > 0  # through the heatmaps
+        assert all(p.grad is None for p in task.mirror.parameters())  # L^X teaches the recogniser alone
 
 
 def test_terms_by_hand(pictures, painted):
@@ -187,6 +188,14 @@ def test_terms_by_hand(pictures, painted):
         task, STEP["supervised"], known=torch.zeros_like(batch["known"]), annotated=torch.ones(8, dtype=torch.bool)
     )
     assert nothing["recogniser"] == 0 and nothing["plausibility"] == 0
+
+
+def test_what_is_recognised_teaches_all_as_printed_where_asked(pictures, painted):
+    task = task_of(pictures, painted, "own_teaches=all")
+    terms, _ = loss_of(task, STEP["semi-supervised"])
+    (terms["own_fidelity"] + terms["own_plausibility"]).backward()
+    reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
+    assert reached == set(task.networks) - {"mask"}
 
 
 def test_switches(pictures, painted):

@@ -112,7 +112,7 @@ class LifterJudge:
 
     def __init__(self, task: Any, whole: StoreReader, skeleton: Skeleton, settings: Any, device: torch.device):
         self._skeleton, examples = skeleton, task.examples
-        cameras = {"elevation_degrees": settings.elevation_degrees, "roll_degrees": settings.roll_degrees}
+        cameras = {name: getattr(settings, name) for name in ("elevation_degrees", "roll_degrees", "distance")}
         self._scored = photograph(examples.test, skeleton, MAX_SCORED, settings.seed, **cameras)
         self._measured = photograph(examples.test, skeleton, MAX_HELD_OUT, settings.seed, **cameras)
         self._calibrating = photograph(examples.train, skeleton, MAX_CALIBRATING, settings.seed + 1, **cameras)

@@ -17,7 +17,6 @@ from streampose.store.priors import Prior
 from streampose.structures import Skeleton
 
 BEST_OF, DIVERSE, WIDE = 10, 5, 100  # hypotheses: of which the best counts; by farthest points, of so many
-DISTANCE = (2.5, 8.0)  # of the cameras, in sizes of the subject
 LEAST_METRES = 0.02  # standard deviation of what is taken for known exactly
 HIDDEN = 2  # joints that are hidden to learn how far missing ones may be off
 LIMBS = ("wrist", "elbow", "knee", "ankle")  # joints that the paper hides
@@ -55,6 +54,7 @@ def photograph(
     *,
     elevation_degrees: float = 10.0,
     roll_degrees: float = 3.0,
+    distance: tuple[float, float] = (2.5, 8.0),
 ) -> Views:
     """At most `count` poses of a prior, evenly picked, each seen by one random camera in perspective."""
     every = np.unique(np.linspace(0, len(prior) - 1, min(count, len(prior))).round().astype(int))
@@ -63,7 +63,7 @@ def photograph(
     seen -= seen[:, [skeleton.root]]
     extent = (seen.max(1) - seen.min(1)).max(-1)
     middle = (seen.max(1) + seen.min(1)) / 2
-    away = rng.uniform(*DISTANCE, len(seen)) * extent
+    away = rng.uniform(*distance, len(seen)) * extent
     centred = seen - middle[:, None]
     return Views(seen, centred[..., :2] / (centred[..., 2:] + away[:, None, None]), some.groups)
 

@@ -21,8 +21,9 @@ Where we differ:
 - One step trains all networks: the critic sees made poses through a layer that turns the gradient round, so that what
   raises MMD in the critic lowers it in the generator. The paper alternates.
 - `consistency`: a made pose is turned, projected, and lifted again with the zero code; it must come out as it was. Such
-  a pair of joints and pose is a fair example wherever the critic finds made poses plausible. No pose of the prior and
-  none of its projections enters. Weight 0 is the paper's recipe.
+  a pair of joints and pose is a fair example wherever the critic finds made poses plausible. No pose of the prior
+  enters. It is seen in perspective, of which the weak-perspective camera of L_2D knows nothing. Weight 0 is the paper's
+  recipe.
 - Procrustes' own scale grows as a trunk bends; a critic that sees bones of changing length learns less of them.
 - Joints are centred at the mean of those seen, not at the root, which may be missing; and v is an input, so that one
   network serves full and partial poses. In training some joints are hidden at random, any of them.
@@ -67,7 +68,8 @@ class HypothesesConfig(Strict):
         detector_bundle: that model; None for the current one, else the one that is shipped.
         batch_size: sets of 2D joints a step; each is lifted with two codes.
         hidden: share of the sets of which joints are hidden; most_hidden: at most so many of one set.
-        elevation_degrees, roll_degrees: of the random cameras (standard deviations).
+        elevation_degrees, roll_degrees: of the random cameras (standard deviations); distance: how far they are from
+            the subject, in its extents.
         adversarial: how much the generator listens to the critic.
         tau: the ceiling of Eq. 6.
         weights: of the terms; `diversity` is subtracted.
@@ -89,6 +91,7 @@ class HypothesesConfig(Strict):
     most_hidden: int = Field(default=3, ge=0)
     elevation_degrees: float = Field(default=10.0, ge=0)
     roll_degrees: float = Field(default=3.0, ge=0)
+    distance: tuple[float, float] = (2.5, 8.0)
     adversarial: float = Field(default=2.0, ge=0)
     tau: float = Field(default=2.0, gt=0)
     seed: int = 0
@@ -165,7 +168,7 @@ class HypothesesTask:
         values = {
             "joints": joints, "visibility": visibility, "codes": rng.standard_normal((2 * B, Z)),
             "real": self.examples.draw_poses(2 * B, rng), "between": rng.random((B, 1, 1)),
-            "turns": random_turns(B, self.skeleton, rng),
+            "turns": random_turns(B, self.skeleton, rng), "away": rng.uniform(*config.distance, (B, 1, 1)),
             "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
         }  # fmt: skip
         return {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
@@ -217,7 +220,9 @@ class HypothesesTask:
     def consistency(self, lifted: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """A made pose, seen from elsewhere and lifted again, comes out as it was."""
         turned, again = lifted @ batch["turns"].transpose(1, 2), batch["again"]
-        joints, _, deviation = normalise(turned[..., :2], again)
+        turned = turned - (turned.amax(1, keepdim=True) + turned.amin(1, keepdim=True)) / 2
+        away = batch["away"] * 2 * turned.abs().amax((1, 2))[:, None, None]
+        joints, _, deviation = normalise(turned[..., :2] / (1 + turned[..., 2:] / away), again)
         found = self.lifter(joints, again, torch.zeros_like(batch["codes"][: len(lifted)]))
         expected = (turned - turned.mean(1, keepdim=True)) / deviation[:, None, None]
         return (found - found.mean(1, keepdim=True) - expected).abs().mean()

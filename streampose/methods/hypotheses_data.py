@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ class Settings(Protocol):
     detector_bundle: str | None
     elevation_degrees: float
     roll_degrees: float
+    distance: tuple[float, float]
     seed: int
 
 
@@ -150,10 +151,10 @@ def make_examples(
     unit = float(np.sqrt((both**2).mean()))  # coordinates of about 1
     height = sum(bone.length for bone in skeleton.bones)
     rng = np.random.default_rng([config.seed, 1])
-    views = [
-        project_randomly(train.poses, rng, elevation_degrees=config.elevation_degrees, roll_degrees=config.roll_degrees)
-        for _ in range(config.views)
-    ]
+    cameras: dict[str, Any] = {
+        name: getattr(config, name) for name in ("elevation_degrees", "roll_degrees", "distance")
+    }
+    views = [project_randomly(train.poses, rng, **cameras) for _ in range(config.views)]
     flat = np.concatenate(views)
     flat = np.concatenate([flat, flat[:, skeleton.flip_index] * (-1, 1)])
     return Examples(

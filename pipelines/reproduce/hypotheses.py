@@ -1,0 +1,271 @@
+"""Tables 1, 3 and 4 of `hypotheses` (Li & Lee) on motion capture of dances and martial arts, beside the paper's numbers.
+
+    python pipelines/reproduce/hypotheses.py --mocap FOLDER --folder reproduce/hypotheses     # .bvh files, some minutes
+    python pipelines/reproduce/hypotheses.py --folder reproduce/hypotheses --seeds 3 4        # more seeds of it
+
+Interrupt it and start it again: finished cells are kept; `hypotheses.html`, `hypotheses.md` and `hypotheses.json` are
+written anew after every cell.
+
+Data: the motion capture on an average body (`streampose prior import`), 30 frames a second. Dances are held out as
+wholes, both partners together, the same ones for all seeds: seven poses in eight teach, the others are test. 2D joints
+are those that random cameras see in perspective, all round the subject, 2.5 to 8 of its extents away. Training sees 2D
+joints and 3D poses in an order that has forgotten which belongs to which; the cell `apart` takes them from different
+dances altogether. Errors are PA-MPJPE (protocol 2) of every 8th held-out pose, in millimetres; MPJPE is in the
+camera's frame with metres as the network says them (its size is that of the average body).
+
+Cells: all terms; without the two diversity terms (Table 4a); the weight of the diversity term (Table 4b); without the
+consistency of turned poses, which the paper does not have. One network serves full and partial poses (Table 3): the
+paper trains one for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from scipy.stats import t as student
+
+from streampose.config import load_skeleton
+from streampose.console import logger, progress, start_logging
+from streampose.evaluation.lifted import calibrate, measure_lifter, photograph
+from streampose.export_lifter import eager_lifting, write_lifter
+from streampose.files import write_text
+from streampose.methods.hypotheses import HypothesesTask, load_hypotheses_config
+from streampose.methods.hypotheses_data import draw_lifted, make_examples
+from streampose.prior import import_prior
+from streampose.report import Picture, Section, Table, write_picture, write_report
+from streampose.store.priors import Prior, read_prior
+from streampose.structures import Skeleton
+from streampose.training.engine import weighted_sum
+
+NAME = "dances"
+HELD_OUT, EVERY, CALIBRATING = 0.12, 8, 2000
+DECAY = 0.995  # of the running average that is measured
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row: what its settings change; whether 2D and 3D come from different dances; the paper's numbers."""
+
+    title: str
+    changes: tuple[str, ...] = ()
+    apart: bool = False
+    paper: str = ""
+
+
+CELLS = {
+    "full": Cell("all terms", paper="zero 35.3, mean shift about the same, best of ten 31.6, spread 77.4"),
+    "plain": Cell("without diversity and code terms", ("weights.diversity=0", "weights.codes=0"),
+                  paper="zero 37.4, best of ten 36.3, spread 3.6"),
+    "no-consistency": Cell("without consistency (the paper's terms)", ("weights.consistency=0",)),
+    "apart": Cell("2D joints and 3D poses from different dances", apart=True),
+    "less": Cell("half the weight of diversity", ("weights.diversity=0.25",)),
+    "more": Cell("twice the weight of diversity", ("weights.diversity=1.0",),
+                 paper="7.5 -> 10: best of ten 31.6 -> 34.2, spread 77.4 -> 98.2"),
+}  # fmt: skip
+COLUMNS = {  # metric: its heading
+    "pa_mpjpe_mm": "zero code",
+    "mean_shift_pa_mpjpe_mm": "mean shift",
+    "best10_pa_mpjpe_mm": "best of ten",
+    "missing1_pa_mpjpe_mm": "one missing",
+    "missing2_pa_mpjpe_mm": "two missing",
+    "spread_mm": "spread of ten",
+    "spread_diverse_mm": "of the farthest five",
+    "coverage90": "in the 90 % region",
+    "mpjpe_mm": "MPJPE",
+}
+
+
+def read_data(folder: Path, mocap: Path | None, skeleton: Skeleton) -> tuple[Prior, Prior]:
+    """(train, test) dances; imports the motion capture where that is not done yet."""
+    store = folder / "store.zarr"
+    if not (store / "priors").is_dir():
+        if mocap is None:
+            raise SystemExit("--mocap FOLDER: name the folder of .bvh files once")
+        import_prior([mocap], store=store, name=NAME, skeleton=skeleton.name)
+    prior = read_prior(store, NAME).for_skeleton(skeleton)
+    prior = prior.pick(np.isfinite(prior.poses).all((1, 2)))
+    return prior.split(HELD_OUT, 0)
+
+
+def make_task(cell: Cell, seed: int, steps: int, train: Prior, test: Prior, skeleton: Skeleton) -> HypothesesTask:
+    """The task of a cell."""
+    config = load_hypotheses_config("tiny", None, [f"seed={seed}", f"steps={steps}", *cell.changes])
+    nothing = np.zeros((0, skeleton.num_joints, 2)), np.zeros((0, skeleton.num_joints))
+    examples = make_examples(train, test, skeleton, config, *nothing)
+    if cell.apart:
+        seen, real = train.split(0.5, 1)
+        projected = make_examples(seen, test, skeleton, config, *nothing).projected
+        examples = make_examples(real, test, skeleton, config, *nothing)
+        examples = type(examples)(**{**vars(examples), "projected": projected})
+    torch.manual_seed(seed)
+    return HypothesesTask(examples, skeleton, config)
+
+
+def fit(task: HypothesesTask, saved: Path) -> None:
+    """Train as the engine does, without its checkpoints; the lifter is left with its running average."""
+    average = {name: tensor.clone() for name, tensor in task.lifter.state_dict().items()}
+    groups = [{"params": list(network.parameters()), "network": name} for name, network in task.networks.items()]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+    with progress("Training", task.total_steps, unit="steps") as bar:
+        for step in range(task.total_steps):
+            torch.manual_seed(task.config.seed * 1_000_003 + step)
+            loss = weighted_sum(*task.loss(task.batch(step), step))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            for network in task.networks.values():
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            settings: dict[str, Any] = task.optimiser_settings(step)
+            for group in optimiser.param_groups:
+                group["lr"] = settings.get(f"{group['network']}.lr", settings["lr"])
+                group["betas"] = settings["betas"]
+            optimiser.step()
+            decay = min(DECAY, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, tensor in task.lifter.state_dict().items():
+                    if tensor.is_floating_point():
+                        average[name].lerp_(tensor, 1 - decay)
+            bar.advance(1, note=f"loss {float(loss.detach()):.3f}")
+    task.lifter.load_state_dict(average)
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    save_file(average, saved)
+
+
+def run_cell(name: str, seed: int, arguments: argparse.Namespace, data: tuple[Prior, Prior]) -> dict[str, Any]:
+    """Train a cell, or take it where it was left; measure, draw and export it."""
+    skeleton, (train, test) = load_skeleton("human17"), data
+    task = make_task(CELLS[name], seed, arguments.steps, train, test, skeleton)
+    saved = arguments.folder / "weights" / f"{name}-{seed}.safetensors"
+    if saved.is_file():
+        task.lifter.load_state_dict(load_file(saved))
+    else:
+        fit(task, saved)
+    views = photograph(test, skeleton, len(test) // EVERY, 0)
+    part = calibrate(eager_lifting(task.lifter, skeleton), photograph(train, skeleton, CALIBRATING, 1))
+    lifting = eager_lifting(task.lifter, skeleton, part)
+    measured = measure_lifter(lifting, views)
+    shown = np.linspace(0, len(views.joints) - 1, 8).round().astype(int)
+    found = lifting.lift(views.joints[shown], count=3, diverse=True)
+    flat = views.joints[shown] - views.joints[shown].mean(1, keepdims=True)
+    flat = flat / flat.std(axis=(1, 2), keepdims=True)
+    rows = [draw_lifted(flat, poses, skeleton) for poses in (views.truth[shown], found.pose, found.hypotheses[:, 1])]
+    picture = np.concatenate([rows[0], *(row[row.shape[0] // 3 :] for row in rows[1:])])
+    write_picture(arguments.folder / "pictures" / f"{name}-{seed}.png", picture)
+    write_lifter(
+        task.lifter, arguments.folder / "bundles" / f"{name}-{seed}", skeleton=skeleton, part=part,
+        method="hypotheses", preset=task.config.detector, metrics=measured.metrics,
+    )  # fmt: skip
+    return {"cell": name, "seed": seed, "steps": arguments.steps, "poses": len(train), "metrics": measured.metrics}
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.inf
+    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def findings(found: dict[str, dict[str, list[float]]]) -> list[list[str]]:
+    """[claim, what was found, yes or no] of what the cells that are done can say."""
+    full, plain = found.get("full", {}), found.get("plain", {})
+
+    def mean(cell: dict[str, list[float]], name: str) -> float:
+        return float(np.mean(cell[name])) if name in cell else math.nan
+
+    zero, mode, best = (mean(full, key) for key in ("pa_mpjpe_mm", "mean_shift_pa_mpjpe_mm", "best10_pa_mpjpe_mm"))
+    wide, narrow = mean(full, "spread_mm"), mean(plain, "spread_mm")
+    one, two = mean(full, "missing1_pa_mpjpe_mm"), mean(full, "missing2_pa_mpjpe_mm")
+    inside, plain_best = mean(full, "coverage90"), mean(plain, "best10_pa_mpjpe_mm")
+    claims = [
+        ("zero code at most 60 mm", f"{zero:.1f}", zero <= 60),
+        ("best of ten at most 50 mm", f"{best:.1f}", best <= 50),
+        ("the terms spread ten samples 10 times as much", f"{wide:.1f} against {narrow:.1f} mm", wide >= 10 * narrow),
+        ("without the terms the best of ten is worse", f"{best:.1f} against {plain_best:.1f}", best < plain_best),
+        ("zero code within 3 % of the mean shift", f"{zero:.1f} against {mode:.1f}", abs(zero - mode) <= 0.03 * mode),
+        ("one and two missing joints degrade gracefully", f"{zero:.1f}, {one:.1f}, {two:.1f}", zero < one < two),
+        ("the 90 % region holds 85 to 95 % of true joints", f"{100 * inside:.1f} %", 0.85 <= inside <= 0.95),
+    ]
+    return [[claim, text, "unknown" if "nan" in text else "yes" if holds else "no"] for claim, text, holds in claims]
+
+
+def report(folder: Path) -> list[list[str]]:
+    """Write the page of all cells that are done; returns the findings."""
+    results = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
+    found: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        for metric, value in result["metrics"].items():
+            found.setdefault(result["cell"], {}).setdefault(metric, []).append(value)
+    judged = findings(found)
+    header = ["configuration", "seeds", *COLUMNS.values(), "paper (Human3.6M)"]
+    rows: list[list[Any]] = []
+    for name, cell in CELLS.items():
+        metrics = found.get(name)
+        if metrics:
+            cells = [_shown(*interval(metrics[key])) for key in COLUMNS]
+            rows.append([cell.title, len(metrics["pa_mpjpe_mm"]), *cells, cell.paper])
+    claim_header = ["finding", "found", "holds"]
+    pictures = [
+        Picture(f"pictures/{path.name}", path.stem) for path in sorted((folder / "pictures").glob("full-*.png"))[:1]
+    ]
+    told = (
+        "Columns: the joints a camera sees; the true pose from the front and from the side; the zero code's; another."
+    )
+    sections = [
+        Section("Findings", [], [Table(claim_header, judged)]),
+        Section("Errors in millimetres, mean and 95 % interval over seeds", [], [Table(header, rows)]),
+        Section("Poses", [told], pictures=pictures),
+        Section("What was done", [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]),
+    ]
+    write_report(folder / "hypotheses.html", "Many 3D poses for one set of 2D joints, at our scale", sections)
+    text = ["# hypotheses at our scale", "", *_markdown(claim_header, judged), "", *_markdown(header, rows)]
+    write_text(folder / "hypotheses.md", "\n".join(text) + "\n")
+    write_text(folder / "hypotheses.json", json.dumps({"cells": results, "findings": judged}, indent=1) + "\n")
+    return judged
+
+
+def _shown(mean: float, half: float) -> str:
+    digits = 3 if abs(mean) < 2 else 1
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
+
+
+def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("reproduce/hypotheses"), help="data, cells and the page")
+    parser.add_argument("--mocap", type=Path, help="folder of .bvh files")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--steps", type=int, default=6000, help="steps of each cell")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    start_logging()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    data = read_data(arguments.folder, arguments.mocap, load_skeleton("human17"))
+    (arguments.folder / "cells").mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        for name in (name for name in CELLS if name in arguments.cells):
+            done = arguments.folder / "cells" / f"{name}-{seed}.json"
+            if done.is_file():
+                continue
+            logger.info("cell %s, seed %d", name, seed)
+            write_text(done, json.dumps(run_cell(name, seed, arguments, data), indent=1) + "\n")
+            report(arguments.folder)
+    for claim, text, holds in report(arguments.folder):
+        logger.info("%s: %s (%s)", claim, holds, text)
+
+
+if __name__ == "__main__":
+    main()

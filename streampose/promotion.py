@@ -48,9 +48,9 @@ def limit(ranges: Sequence[tuple[ClipInfo, int, int]], frames: int) -> list[tupl
 
 
 class TrainingPart(StoreReader):
-    """A store without the frames that are held out; they are at the ends of clips, so that positions stay."""
+    """A store, of a folder or a URL, without the frames that are held out: ends of clips, so that positions stay."""
 
-    def __init__(self, path: Path, held_out: Sequence[tuple[ClipInfo, int, int]]):
+    def __init__(self, path: Path | str, held_out: Sequence[tuple[ClipInfo, int, int]]):
         super().__init__(path)
         for clip, first, _ in held_out:
             self._clips[clip.id] = replace(self._clips[clip.id], num_frames=first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from streampose.config import load_skeleton
 from streampose.errors import StoreError
 from streampose.metrics.label_free import render_skeletons
 from streampose.promotion import Measured, TrainingPart, choose_held_out, limit, measure, promote, publish
-from streampose.store.labels import Labels
+from streampose.store.labels import Labels, write_labels
+from streampose.store.push import begin_writing, push_source
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
@@ -259,3 +261,25 @@ def test_a_model_that_is_worse_on_labels_is_refused(store, tmp_path, monkeypatch
     monkeypatch.setattr("streampose.promotion.load_predictor", lambda path: Current(model(3.0)))
     decision = promote(tmp_path / "bundle", tmp_path / "models", new, HUMAN, reader, ranges, {}, labels=labels)
     assert not decision.promoted and decision.gate["low"] > 0 > decision.gate["labels"]["high"]
+
+
+def test_training_reads_frames_and_labels_of_another_place(tmp_path, monkeypatch):
+    """On a machine that has not seen them yet."""
+    url = f"memory://{tmp_path.name}-part.zarr"
+    monkeypatch.setenv("STREAMPOSE_CACHE", str(tmp_path / "one"))
+    with begin_writing(url, HUMAN, crop_size=CROP, margin=0.1) as (folder, copy):
+        writer = ClipWriter(folder, "walk-0", source="walk.mp4", fps=25)
+        for frame in range(FRAMES):
+            image = np.full((CROP, CROP, 3), frame, np.uint8)
+            writer.append(image, image[..., 0], np.array([0, 0, 128, 128], np.float32), frame / 25, frame)
+        writer.finish()
+        publish_source(folder, "walk", {"path": "walk.mp4", "verdict": "ok", "clips": ["walk-0"]})
+        push_source(copy, "walk")
+    write_labels(url, "hand", true_labels(30).pick([0, 1, 29]))
+    write_labels(url, "late", replace(true_labels(3), frame=np.array([1, 36, 39])))
+    monkeypatch.setenv("STREAMPOSE_CACHE", str(tmp_path / "two"))
+    whole = StoreReader(url)
+    part = TrainingPart(whole.name, choose_held_out(whole.clips()))
+    assert part.read("walk-0", [7]).frames[0, 0, 0, 0] == 7
+    assert part.labels(["late"]).frame.tolist() == [1] and len(whole.labels()) == 6
+    assert len(part.labels(["hand"])) == 3 and part.label_names() == ["hand", "late"]

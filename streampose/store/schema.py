@@ -5,6 +5,7 @@
       clips/<id>/                    attributes: source, frames, segments, frame rate, statistics
       clips/<id>/segments/<n>/       frames, masks, boxes, pts_seconds, frame_index, quality: one shard an array
       pairs/                         clip, i, j, seconds, motion
+      labels/<id>/                   joints that people placed: `store.labels`
       .spans/<source>/<n>.json       what the finished spans of an unfinished source gave
       .tmp/                          what is being written; worth nothing after a crash
 

@@ -31,11 +31,9 @@ from streampose.methods.refine import RefineConfig, load_refine_config, make_ref
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
 from streampose.promotion import TrainingPart, choose_held_out
 from streampose.runtime.bundle import default_bundle
-from streampose.store.priors import list_priors
 from streampose.store.reader import StoreReader
 from streampose.store.remote import url_of
 from streampose.structures import Skeleton
-from streampose.synthetic.built_in_prior import built_in_prior
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
@@ -162,7 +160,7 @@ def selftrain(
         if world.rank == 0:
             write_run(run_dir, method, settings, shape, whole, seed=seed, init=init, preset=preset)
 
-    reader = TrainingPart(whole.path, choose_held_out(whole.clips()))
+    reader = TrainingPart(whole.name, choose_held_out(whole.clips()))
     torch.manual_seed(seed)
     try:
         task = WAYS[method].make_task(reader, shape, settings, chosen)
@@ -240,18 +238,13 @@ def learns_from_labels(settings: Any) -> bool:
 
 
 def choose_method(reader: StoreReader) -> tuple[str, str]:
-    """`mask` where most frames have masks to be trusted, else `landmarks` where there are poses for it; and why."""
+    """`mask` where most frames have masks to be trusted, else `landmarks`; and why."""
     clips = reader.clips()
     frames = sum(clip.num_frames for clip in clips)
     sure = sum(clip.num_frames for clip in clips if clip.attributes.get("masks") not in UNSURE_MASKS)
     told = f"{sure} of {frames} frames have masks of a still camera or of sam"
     if 2 * sure >= frames:
         return "mask", told
-    try:
-        built_in_prior(reader.skeleton, 1)
-    except ConfigError:
-        if not list_priors(reader.path):
-            return "mask", f"{told}, but landmarks needs unpaired poses; `streampose prior import` brings some"
     return "landmarks", f"only {told}; it learns from frame pairs and unpaired poses instead"
 
 

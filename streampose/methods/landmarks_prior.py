@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from streampose.console import logger
 from streampose.errors import ConfigError, TrainingError
 from streampose.geometry.project_prior import random_views
-from streampose.methods.mask_prior import facing_sign, turns_every_way
+from streampose.methods.mask_prior import facing_sign, random_figures, turns_every_way
 from streampose.store.priors import Prior, list_priors, read_prior
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
@@ -29,10 +30,11 @@ def find_prior(reader: StoreReader, skeleton: Skeleton, name: str, seed: int) ->
     """The unpaired poses to train with, in the order of the skeleton's joints.
 
     Args:
-        name: of a prior in the store; `built-in`; or `auto`: the only one in the store, else the built-in one.
+        name: of a prior in the store; `built-in`: procedural people, or of a skeleton that is none of theirs, figures
+            drawn from its file; or `auto`: the only one in the store, else the built-in one.
 
     Raises:
-        ConfigError: several priors and none named; poses of other joints; the built-in one has not these joints.
+        ConfigError: several priors and none named; poses of other joints.
         StoreError: no prior of that name.
     """
     if name == "auto":
@@ -42,8 +44,18 @@ def find_prior(reader: StoreReader, skeleton: Skeleton, name: str, seed: int) ->
         name = known[0] if known else BUILT_IN
         logger.info("poses: prior %s", name)
     if name == BUILT_IN:
-        return built_in_prior(skeleton, BUILT_IN_POSES, seed)
+        try:
+            return built_in_prior(skeleton, BUILT_IN_POSES, seed)
+        except ConfigError:
+            return skeleton_prior(skeleton, BUILT_IN_POSES, seed)
     return read_prior(reader.path, name).for_skeleton(skeleton)
+
+
+def skeleton_prior(skeleton: Skeleton, count: int, seed: int) -> Prior:
+    """2D poses of any subject, from nothing but how its skeleton file says that it moves and turns."""
+    figures = random_figures(skeleton, count, np.random.default_rng(seed))
+    groups = np.array(["figures"] * count)
+    return Prior(BUILT_IN, figures.joints[..., :2], skeleton.joints, groups, f"skeleton {skeleton.name}, seed {seed}")
 
 
 class Drawn(NamedTuple):
@@ -106,7 +118,7 @@ class Poses:
         poses = np.where(mirrored[:, None, None], poses[:, self.skeleton.flip_index], poses)
         poses[mirrored, :, 0] *= -1
         if poses.shape[2] == 3:
-            seen = random_views(poses, rng)
+            seen = random_views(poses, rng) if turns_every_way(self.skeleton) else self._turned(poses, rng)
             seen -= np.nanmean(seen, 1, keepdims=True)
             depth = seen[..., 2]
             away = rng.uniform(2.0, 6.0, count) * height
@@ -132,6 +144,12 @@ class Poses:
         scale = (2 / side)[:, None]
         xy = (xy - centre[:, None]) * scale[..., None]
         return Drawn(xy.astype(np.float32), depth * scale, radius * scale)
+
+    def _turned(self, poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """3D poses turned as far as the skeleton says that its subject turns: (B, K, 3) -> (B, K, 3)."""
+        degrees = rng.uniform(-1, 1, (len(poses), 3)) * self.skeleton.turn_degrees
+        turns = Rotation.from_euler("yxz", degrees[:, [1, 0, 2]], degrees=True).as_matrix()
+        return poses @ np.swapaxes(turns, -1, -2)
 
     def paint(self, drawn: Drawn, backgrounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Paint figures over pictures: (B, S, S, 3) uint8, of which new ones are returned."""

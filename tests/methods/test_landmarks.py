@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
 from streampose.methods.landmarks import LandmarksTask, joint_distance, load_landmarks_config, play
 from streampose.methods.landmarks_data import Change, make_crops, random_backgrounds, random_pairs
-from streampose.methods.landmarks_prior import Poses, pick_poses
+from streampose.methods.landmarks_prior import Poses, pick_poses, skeleton_prior
 from streampose.models.discriminators import SkeletonDiscriminator
+from streampose.structures import Bone, Skeleton
 from streampose.synthetic.built_in_prior import built_in_prior
 from streampose.training.engine import train
 
@@ -86,6 +88,55 @@ def test_flat_poses_and_unknown_joints(poses):
     assert images.any((1, 2, 3)).all()
     with pytest.raises(TrainingError, match="prior inspect"):
         Poses(np.full((4, 17, 2), np.nan), SKELETON)
+
+
+def test_subjects_that_are_no_people_get_poses_of_their_skeleton_file():
+    mouse = load_skeleton("mouse")
+    some = Poses(skeleton_prior(mouse, 50, 1).poses, mouse)
+    drawn = some.draw(20, np.random.default_rng(0))
+    assert len(some) == 50 and np.isfinite(drawn.xy).all()
+    assert ((drawn.xy.max(1) - drawn.xy.min(1)).max(1) / 2).min() > 0.4
+
+
+def test_subjects_that_do_not_turn_every_way_are_turned_as_far_as_they_do(poses):
+    still = replace(SKELETON, turn_degrees=(0.0, 20.0, 0.0))
+    front = np.array([built_in_prior(SKELETON, 1, 3).poses[0]] * 50)
+    left, right = front[0, 11], front[0, 14]
+    angle = np.arctan2(left[2] - right[2], left[0] - right[0])
+    c, s = np.cos(angle), np.sin(angle)
+    front = front @ np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])  # shoulders across the picture
+    seen = Poses(front, still).draw(50, np.random.default_rng(0)).xy
+    widths = (seen[:, 11, 0] - seen[:, 14, 0]) / (seen[:, 0, 1] - seen[:, 8, 1])
+    assert np.ptp(np.abs(widths)) < 0.25 * np.abs(widths).mean()
+
+
+def test_eta_reads_point_sets():
+    """68 points such as a face's: Eq. 2 tells them apart by where they lie among the others."""
+    t = np.linspace(0, np.pi, 17)
+    jaw = np.stack([-np.cos(t), np.sin(t)], -1)
+    rest = np.stack([np.tile(np.linspace(-0.6, 0.6, 17), 3), np.repeat([-0.5, -0.1, 0.4], 17)], -1)
+    shape = np.concatenate([jaw, rest]).astype(np.float32)
+    K = len(shape)
+    bones = tuple(Bone(k, k + 1, 0.1, 0.2, 0.01, (1.0, 0.0, 0.0), 5.0) for k in range(K - 1))
+    pairs = tuple((17 * row + k, 17 * row + 16 - k) for row in range(4) for k in range(8))
+    face = Skeleton("face", tuple(f"p{k}" for k in range(K)), 0, bones, pairs, (0, 16), turn_degrees=(10.0, 30.0, 10.0))
+    rng = np.random.default_rng(0)
+    stretch = rng.normal(1, 0.15, (200, 1, 2))
+    some = Poses(shape * stretch + rng.normal(0, 0.01, (200, K, 2)), face)
+    config = load_landmarks_config("tiny", None, [*QUICK, "renderer=points", "sigma=0.05", "batch_size=8"])
+    crops = make_crops(np.zeros((4, 64, 64, 3), np.uint8), np.zeros(4, int), np.arange(4.0))
+    torch.manual_seed(0)
+    task = LandmarksTask(crops, some, face, config)
+    optimiser = torch.optim.AdamW(task.detector.reader.parameters(), lr=3e-3)
+    errors = []
+    for step in range(60):
+        batch = {"poses": torch.from_numpy(some.draw(16, np.random.default_rng(step)).xy)}
+        terms, weights = task.loss(batch, 0)
+        optimiser.zero_grad()
+        sum(terms[name] * weights[name] for name in terms).backward()
+        optimiser.step()
+        errors.append(float(terms["reader"].detach()))
+    assert np.mean(errors[-10:]) < 0.1 * errors[0]
 
 
 def test_few_poses_are_always_the_same_ones(poses):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from streampose.console import logger, progress
 from streampose.errors import VideoError
 from streampose.files import write_text
 from streampose.formats.coco import open_coco
+from streampose.formats.lifted import open_lifted
 from streampose.formats.parquet import open_parquet
 from streampose.runtime.bundle import default_bundle
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
 from streampose.runtime.hold import Hold, Row
+from streampose.runtime.lifter import Lifting, load_lifter
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
+from streampose.runtime.standing import Standing
 from streampose.structures import Keypoints
 from streampose.tracking.one_euro import OneEuroFilter
 from streampose.video.ahead import ahead
@@ -55,6 +58,8 @@ def annotate(
     overwrite: bool = False,
     max_subjects: int = 4,
     threads: int | None = None,
+    lifter: Path | None = None,
+    standing: Mapping[Path, Standing] | None = None,
 ) -> dict[str, Any]:
     """Annotate videos; one that cannot be read gets its verdict and the others go on.
 
@@ -69,9 +74,13 @@ def annotate(
             for has changed.
         max_subjects: how many subjects are followed at once.
         threads: cores that the runtime uses; None for half of them, because decoding and finding need the others.
+        lifter: a bundle that lifts 2D joints (models/lifter, by `selftrain --method hypotheses`): 3D poses with their
+            uncertainty are written as `park.lifted.parquet`, too; see `formats/lifted.py`.
+        standing: where the one subject is in some of the videos, which are done again; else it is looked for.
 
     Returns:
-        {"out", "sources": [{"source", "verdict", "reason", "frames", "people", "files": {format: path}}], "seconds"}
+        {"out", "sources": [{"source", "verdict", "reason", "frames", "people", "found", "files": {format: path}}],
+        "seconds"}; subjects are `found` by `motion`, by `following` one from the whole picture, or by `views`
 
     Raises:
         VideoError: there is no video at all.
@@ -84,37 +93,41 @@ def annotate(
         raise VideoError(f"{', '.join(map(str, paths))}: no videos here; name a video or a folder that holds some")
     model = model or default_bundle()
     predictor = load_predictor(model, runtime, precision, threads or max(1, available_cores() // 2))
+    lifting = None if lifter is None else load_lifter(lifter)
+    if lifting is not None:
+        lifting.match(predictor.skeleton.joints)
     bundle = predictor.bundle
     named = f"{bundle.method or 'model'} {bundle.preset}".strip()
     logger.info(f"{model}: {named} at {predictor.input_size} px, {predictor.runtime.name} {predictor.precision}")
     out.mkdir(parents=True, exist_ok=True)
     sources = []
     for number, path in enumerate(videos, 1):
-        job = _Job(path, out, predictor, overlay=overlay, smooth=smooth, max_subjects=max_subjects)
-        if not overwrite and (done := job.finished()) is not None:
+        job = _Job(path, out, predictor, overlay=overlay, smooth=smooth, max_subjects=max_subjects, lifting=lifting)
+        finder = (standing or {}).get(path) or Finder(path, predictor, max_subjects)
+        if not overwrite and isinstance(finder, Finder) and (done := job.finished()) is not None:
             logger.info(f"{path}: finished before; --overwrite does it again")
             sources.append({**done, "skipped": True})
             continue
         job.clear()
         label = f"{path.name} ({number}/{len(videos)})"
-        entry = _annotate_video(job, label, batch)
+        entry = _annotate_video(job, finder, label, batch)
         if entry["verdict"] != "ok":
             logger.warning(f"{path}: {entry['verdict']}: {entry['reason']}")
         sources.append(entry)
     return {"out": str(out), "sources": sources, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
+def _annotate_video(job: _Job, finder: Finder | Standing, label: str, batch: int) -> dict[str, Any]:
     """Annotate one video and return its entry; the files are there only if all went well."""
     entry: dict[str, Any] = {
-        "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "files": {},
+        "source": str(job.path), "verdict": "quarantined", "reason": "", "frames": 0, "people": 0, "found": "",
+        "files": {},
     }  # fmt: skip
     frames = 0
     try:
         with open_video(job.path) as video, contextlib.ExitStack() as stack:
             depth = _queue_depth(video)
             hold = Hold(*_open_writers(job, video, stack), depth)
-            finder = Finder(job.path, job.predictor, job.max_subjects)
             decoded = stack.enter_context(ahead(video.frames(), depth))
             found = finder.find(decoded, video.probe)
             annotated = stack.enter_context(ahead(find_poses(found, job.predictor, batch), depth))
@@ -128,6 +141,7 @@ def _annotate_video(job: _Job, label: str, batch: int) -> dict[str, Any]:
         verdict = video.verdict
         entry.update(frames=frames, people=len(hold.subjects), verdict=verdict.verdict, reason=verdict.reason)
         entry["reason"] = "; ".join(text for text in (verdict.reason, finder.note) if text)
+        entry["found"] = finder.found
         if entry["verdict"] == "quarantined":
             job.clear()
         else:
@@ -204,7 +218,18 @@ class Smoother:
 class _Job:
     """One video, its files, and the note that says that they are finished."""
 
-    def __init__(self, path: Path, out: Path, predictor: Predictor, *, overlay: bool, smooth: bool, max_subjects: int):
+    def __init__(
+        self,
+        path: Path,
+        out: Path,
+        predictor: Predictor,
+        *,
+        overlay: bool,
+        smooth: bool,
+        max_subjects: int,
+        lifting: Lifting | None = None,
+    ):
+        self.lifting = lifting
         self.path, self.predictor, self.smooth, self.max_subjects = path, predictor, smooth, max_subjects
         self._state: dict[str, Any] = {
             "source": os.path.abspath(path),
@@ -213,6 +238,8 @@ class _Job:
             "max_subjects": max_subjects,
             **_stamp(path),
         }
+        if lifting is not None and lifting.bundle is not None:
+            self._state["lifter"] = lifting.bundle.sha256
         self.stem = path.stem
         note = out / f"{self.stem}.annotation.json"
         state = _read_json(note).get("state")
@@ -224,6 +251,8 @@ class _Job:
             "coco": out / f"{self.stem}.keypoints.json",
             "parquet": out / f"{self.stem}.keypoints.parquet",
         }
+        if lifting is not None:
+            self.files["lifted"] = out / f"{self.stem}.lifted.parquet"
         if overlay:
             self.files["overlay"] = out / f"{self.stem}{OVERLAY_SUFFIX}"
 
@@ -256,6 +285,9 @@ def _open_writers(
     size = (probe.width, probe.height)
     coco = stack.enter_context(open_coco(job.files["coco"], skeleton, source=str(job.path), size=size))
     table = stack.enter_context(open_parquet(job.files["parquet"], skeleton, source=str(job.path)))
+    lifting, space = job.lifting, None
+    if lifting is not None:
+        space = stack.enter_context(open_lifted(job.files["lifted"], lifting.skeleton, source=str(job.path)))
     film = None
     if "overlay" in job.files:
         film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size, preset="superfast", crf=23))
@@ -264,6 +296,9 @@ def _open_writers(
     def write(row: Row) -> None:
         coco.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids, row.boxes)
         table.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids)
+        if lifting is not None and space is not None and row.ids:
+            lifted = lifting.lift_keypoints(row.keypoints, skeleton)
+            space.write(row.frame_index, row.pts_seconds, lifted, row.ids)
 
     def draw(frame: Frame, row: Row) -> None:
         nonlocal last_pts

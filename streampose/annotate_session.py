@@ -1,6 +1,7 @@
 """The verb `annotate --session`: synchronised, calibrated views -> people in space.
 
-Each view is annotated by itself first (`annotate`: keypoints in 2D, in the folder `views`). Then the people of the
+Each view is annotated by itself first (`annotate`: keypoints in 2D, in the folder `views`); in views that show nothing
+that moves, the person is looked for whom the cameras see at one place (`session_still`). Then the people of the
 views are matched, left and right are told apart, the joints triangulated and smoothed. For the session `jump` there
 will be, in a folder of that name,
 
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from streampose.geometry.camera import camera_to_dict
 from streampose.runtime.bundle import default_bundle, load_bundle
 from streampose.session_film import film_session
 from streampose.session_report import Tally, write_session_report
+from streampose.session_still import find_standing
 from streampose.sessions import load_sessions
 from streampose.structures import Camera, Session, Skeleton
 from streampose.tracking.space import InSpace, reconstruct
@@ -88,17 +91,23 @@ def annotate_sessions(
                 "cameras, or annotate the videos without --session"
             )
         folder = Path(out) / session.name
-        done = annotate(
-            [view.video for view in session.views], out=folder / "views", model=model, runtime=runtime,
-            precision=precision, overlay=False, batch=batch, smooth=False, overwrite=overwrite,
-            max_subjects=max_subjects, threads=threads,
+        annotate_views = partial(
+            annotate, out=folder / "views", model=model, runtime=runtime, precision=precision, overlay=False,
+            batch=batch, smooth=False, max_subjects=max_subjects, threads=threads,
         )  # fmt: skip
-        sources += done["sources"]
-        tables = {Path(entry["source"]): entry["files"].get("parquet") for entry in done["sources"]}
+        done = annotate_views([view.video for view in session.views], overwrite=overwrite)["sources"]
+        nobody = [Path(entry["source"]) for entry in done if _shows_nobody(entry)]
+        if nobody and (standing := find_standing(session, nobody, load_bundle(model).padding)):
+            again = annotate_views(sorted(standing), standing=standing)["sources"]
+            done = [next((other for other in again if other["source"] == e["source"]), e) for e in done]
+        sources += done
+        tables = {Path(entry["source"]): entry["files"].get("parquet") for entry in done}
+        still = {Path(entry["source"]) for entry in done if entry.get("found") == "views"}
         entries.append(
             annotate_in_space(
                 session, [tables.get(view.video) for view in session.views], load_bundle(model).skeleton, folder,
                 overlay=overlay, smooth=smooth, overwrite=overwrite,
+                same=[n for n, view in enumerate(session.views) if view.video in still],
             )
         )  # fmt: skip
     return {
@@ -107,6 +116,12 @@ def annotate_sessions(
         "sessions": entries,
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _shows_nobody(entry: dict[str, Any]) -> bool:
+    """Whether a view that could be read has no subject, or one that was looked for in the whole picture only: cameras
+    of a session stand still, so nothing moves there."""
+    return bool(entry["files"]) and (not entry["people"] or entry.get("found") == "following")
 
 
 def annotate_in_space(
@@ -118,12 +133,14 @@ def annotate_in_space(
     overlay: bool = True,
     smooth: bool = True,
     overwrite: bool = False,
+    same: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The people of one session in space, from the keypoints of its views.
 
     Args:
         tables: for each view the Parquet table that `annotate` wrote; None for one that could not be annotated.
         folder: where the files go.
+        same: numbers of views whose one subject is known to be the same person.
 
     Returns:
         The session's entry as in `annotate_sessions`.
@@ -159,7 +176,10 @@ def annotate_in_space(
         text = stack.enter_context(open_points_json(files["json"], skeleton, session.name, cameras))
         bar = stack.enter_context(progress(f"session {session.name}", None, "moments"))
         watch = _Watch(clock)
-        windows = reconstruct(seen, list(cameras.values()), skeleton, tolerance_seconds=0.5 / clock.rate, smooth=smooth)
+        windows = reconstruct(
+            seen, list(cameras.values()), skeleton, tolerance_seconds=0.5 / clock.rate, smooth=smooth,
+            same=[place for place, n in enumerate(used) if n in same],
+        )  # fmt: skip
         for window in windows:
             rows = watch.proven(window)
             for part in rows:

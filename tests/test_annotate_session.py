@@ -138,7 +138,9 @@ def test_the_verb_annotates_the_views_first(recording, tmp_path, monkeypatch, wa
     def annotate(videos, *, out, **options):
         tables = write_tables(out, make_cameras())
         assert not options["overlay"] and not options["smooth"]
-        sources = [{"source": str(v), "files": {"parquet": str(t)}} for v, t in zip(videos, tables, strict=True)]
+        sources = [
+            {"source": str(v), "people": 1, "files": {"parquet": str(t)}} for v, t in zip(videos, tables, strict=True)
+        ]
         return {"sources": sources}
 
     monkeypatch.setattr(module, "annotate", annotate)
@@ -149,6 +151,54 @@ def test_the_verb_annotates_the_views_first(recording, tmp_path, monkeypatch, wa
     (recording / "sessions.yaml").write_text(text.replace("    calibration: calibration.toml\n", ""))
     with pytest.raises(ConfigError, match="not all of its views are calibrated"):
         annotate_sessions([recording], out=tmp_path / "out", model=walker_bundle)
+
+
+def test_who_stands_still_is_looked_for_where_nothing_moves(recording, tmp_path, monkeypatch, walker_bundle):
+    """In one view nobody was found, in one somebody was followed from the whole picture, in one motion showed him."""
+    how = {"cam0": (1, "motion"), "cam1": (0, "motion"), "cam2": (1, "following")}
+    standing, calls = {}, []
+
+    def find_standing(session, waiting, padding):
+        assert session.name == "jump" and padding == 0.15
+        assert [path.stem for path in waiting] == ["cam1", "cam2"]
+        standing.update(dict.fromkeys(waiting, "where it stands"))
+        return standing
+
+    def annotate(videos, *, out, standing=None, **options):
+        calls.append(standing)
+        tables = {table.name.split(".")[0]: table for table in write_tables(out, make_cameras(), people=PEOPLE[:1])}
+        entries = []
+        for video in videos:
+            people, found = (1, "views") if standing else how[video.stem]
+            files = {"parquet": str(tables[video.stem])}
+            entries.append({"source": str(video), "people": people, "found": found, "files": files})
+        return {"sources": entries}
+
+    spaces = []
+    monkeypatch.setattr(module, "annotate", annotate)
+    monkeypatch.setattr(module, "find_standing", find_standing)
+    in_space = module.annotate_in_space
+    monkeypatch.setattr(module, "annotate_in_space", lambda *a, **o: spaces.append(o["same"]) or in_space(*a, **o))
+    result = annotate_sessions([recording], out=tmp_path / "out", model=walker_bundle, overlay=False)
+    assert calls == [None, standing] and spaces == [[1, 2]]
+    assert [entry["found"] for entry in result["sources"]] == ["motion", "views", "views"]
+    assert result["sessions"][0]["people"] == 1
+
+
+def test_views_that_agreed_on_one_person_are_kept_together(recording, tmp_path):
+    """Keypoints of a weak model, far off in every view: nothing else tells that they are the same person's."""
+    session, rng = load_session(recording), np.random.default_rng(0)
+    tables = []
+    for n, (name, camera) in enumerate(make_cameras().items()):
+        tables.append(tmp_path / f"{name}.parquet")
+        with open_parquet(tables[-1], SKELETON, source=name) as table:
+            for t in range(FRAMES):
+                xy = project(PEOPLE[0][t], camera)[None] + 12 * np.array([np.cos(2 * n), np.sin(2 * n)])
+                xy += rng.normal(0, 3, xy.shape)
+                table.write(t, t / FPS - OFFSETS[n], Keypoints(xy, np.ones((1, 17))), [0])
+    apart = annotate_in_space(session, tables, SKELETON, tmp_path / "apart", overlay=False)
+    one = annotate_in_space(session, tables, SKELETON, tmp_path / "one", overlay=False, same=[0, 1, 2])
+    assert one["people"] == 1 and apart["people"] == 0
 
 
 @pytest.mark.parametrize("world", [np.eye(3), np.diag([1.0, -1, -1]), np.eye(3)[[1, 2, 0]]])

@@ -112,6 +112,11 @@ class Finder:
         self._largest = 0.0  # usual area of the largest subject so far, as a share of the picture
 
     @property
+    def found(self) -> str:
+        """How the subjects were found in most frames: by `motion`, or by `following` one from the whole picture."""
+        return "following" if 2 * self._followed > self._frames else "motion"
+
+    @property
     def note(self) -> str:
         if 10 * self._followed < self._frames:
             return ""

@@ -5,7 +5,7 @@ Works window by window, so that a day takes no more memory than a minute.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +55,7 @@ def reconstruct(
     tolerance_seconds: float,
     smooth: bool = True,
     left_right: bool = True,
+    same: Collection[int] = (),
 ) -> Iterator[list[InSpace]]:
     """The people of a session, window by window: those whom two views or more see.
 
@@ -63,8 +64,9 @@ def reconstruct(
         tolerance_seconds: frames that are so close in time count as one moment; half of the time between frames.
         smooth: smooth the points in time, see `local_fit.smooth_points`.
         left_right: exchange left and right in views that confuse them.
+        same: numbers of views whose tracks are known to be one person.
     """
-    windows = _windows(join_moments(views, tolerance_seconds), cameras, skeleton, left_right)
+    windows = _windows(join_moments(views, tolerance_seconds), cameras, skeleton, left_right, same)
     if not smooth:
         yield from windows
         return
@@ -80,9 +82,13 @@ def reconstruct(
 
 
 def _windows(
-    moments: Iterator[Moment], cameras: Sequence[Camera], skeleton: Skeleton, left_right: bool
+    moments: Iterator[Moment],
+    cameras: Sequence[Camera],
+    skeleton: Skeleton,
+    left_right: bool,
+    same: Collection[int],
 ) -> Iterator[list[InSpace]]:
-    matcher = ViewMatcher(cameras, skeleton.flip_index)
+    matcher = ViewMatcher(cameras, skeleton.flip_index, same)
     repairs: dict[int, LeftRight] = {}
     window: list[Moment] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,10 +82,11 @@ class ViewMatcher:
     Args:
         cameras: V posed cameras.
         flip_index: permutation of the K joints that swaps left and right, see `Skeleton.flip_index`.
+        same: numbers of views whose tracks are known to be one person.
     """
 
-    def __init__(self, cameras: Sequence[Camera], flip_index: Sequence[int]):
-        self._cameras, self._flip_index = list(cameras), list(flip_index)
+    def __init__(self, cameras: Sequence[Camera], flip_index: Sequence[int], same: Collection[int] = ()):
+        self._cameras, self._flip_index, self._same = list(cameras), list(flip_index), sorted(same)
         self._owners: dict[tuple[int, int], int] = {}  # (view, track) -> person
         self._last: dict[int, tuple[float, np.ndarray]] = {}  # person -> when and where it was seen last
         self._near = NEAR * condition(np.stack([camera.P for camera in cameras]))[2]
@@ -130,6 +131,8 @@ class ViewMatcher:
             )
             sums[np.ix_(index, index)] += costs
             counts[np.ix_(index, index)] += 1
+        known = np.isin([v for v, _ in nodes], self._same)
+        sums[known[:, None] & known] = 0.0
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def _person(self, window: Sequence[Moment], members: list[tuple[int, int]]) -> Person:

@@ -380,7 +380,10 @@ def label_overrides(labels: Sequence[str], method: str, reader: StoreReader) -> 
     if missing := [name for name in wanted if name not in names] if wanted else ["all"]:
         there = ", ".join(names) or "none; bring some in with `streampose labels import FILE`"
         raise StoreError(f"{reader.name}: no labels {', '.join(missing)}; there are {there}")
-    return [f"supervision.labels={json.dumps(wanted)}"]
+    changes = [f"supervision.labels={json.dumps(wanted)}"]
+    if "version" in getattr(WAYS[method].schema.model_fields["supervision"].annotation, "model_fields", {}):
+        changes.append(f"supervision.version={json.dumps(reader.labels_version(wanted))}")
+    return changes
 
 
 def model_to_refine(models: Path) -> Path:

@@ -90,6 +90,7 @@ class SupervisionConfig(Strict):
 
     Attributes:
         labels: names of sets of labels in the store.
+        version: what they held when the run began; a resume says so where they have changed.
         weight: of the supervised term.
         share: part of a batch that are labelled frames.
         hidden: weight of joints that were placed but not seen, beside 1 for those that were.
@@ -97,6 +98,7 @@ class SupervisionConfig(Strict):
     """
 
     labels: list[str] = []
+    version: str = ""
     weight: float = Field(default=1.0, ge=0)
     share: float = Field(default=0.25, gt=0, lt=1)
     hidden: float = Field(default=0.7, ge=0, le=1)

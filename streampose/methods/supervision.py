@@ -57,6 +57,10 @@ def read_labelled(reader: StoreReader, skeleton: Skeleton, config: SupervisionCo
     """
     if not config.labels:
         return None
+    if config.version and reader.labels_version(config.labels) != config.version:
+        logger.warning(
+            "labels %s have changed since this run began; it goes on with what they hold now", ", ".join(config.labels)
+        )
     labels = reader.labels(config.labels).for_skeleton(skeleton).merged()
     labels = labels.pick(np.flatnonzero((labels.visibility > 0).any(1)))
     if not len(labels):

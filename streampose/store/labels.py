@@ -240,6 +240,14 @@ def list_labels(store: Path | str | WorkingCopy) -> list[dict[str, Any]]:
     return [{key: values[key] for key in ("name", "rows", "joints", "provenance")} for values in found]
 
 
+def labels_version(store: Path | str | WorkingCopy, names: Sequence[str]) -> str:
+    """A mark of what sets of labels hold: it changes when one of them is written again."""
+    copy = open_copy(store)
+    folder = (Path(str(store)) if copy is None else copy.path) / "labels"
+    places = [str(read_attributes(folder / labels_id(name)).get("place")) for name in names]
+    return hashlib.sha256(" ".join(places).encode()).hexdigest()[:12]
+
+
 def label_names(store: Path | str | WorkingCopy) -> list[str]:
     """Names of the sets of labels of a store."""
     return [values["name"] for values in list_labels(store)]

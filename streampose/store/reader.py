@@ -18,7 +18,7 @@ from streampose.config import skeleton_from_dict
 from streampose.errors import StoreError
 from streampose.store.copy import WorkingCopy, open_copy
 from streampose.store.jpeg import Pictures, read_pictures
-from streampose.store.labels import Labels, label_names, read_labels
+from streampose.store.labels import Labels, label_names, labels_version, read_labels
 from streampose.store.schema import SEGMENT_ARRAYS, SEGMENT_LARGE, WHERE_MISSING, open_store, read_attributes
 from streampose.structures import Clip, Skeleton
 
@@ -241,6 +241,10 @@ class StoreReader:
         lengths = {clip.id: clip.num_frames for clip in self.clips()}
         rows = zip(labels.clip.tolist(), labels.frame.tolist(), strict=True)
         return labels.pick(np.array([frame < lengths.get(clip, 0) for clip, frame in rows], bool))
+
+    def labels_version(self, names: Sequence[str]) -> str:
+        """A mark of what sets of labels hold: it changes when one of them is written again."""
+        return labels_version(self._copy or self.path, names)
 
     def label_names(self) -> list[str]:
         """Names of the sets of labels."""

@@ -32,6 +32,7 @@ from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source
 from streampose.synthetic.built_in_prior import built_in_prior
+from streampose.training.engine import train
 
 FLIP = load_skeleton("human17").flip_index
 HOW = Augmentation(**AugmentationConfig().model_dump())
@@ -187,3 +188,37 @@ def test_landmarks_learn_from_labels(painted, labelled):
         gradient = torch.autograd.grad(terms["supervised"], task.detector.image_encoder.code.weight)[0]
         assert gradient.abs().sum() > 0
     assert "labelled_images" not in task.batch(0)
+
+
+def test_resumed_equals_uninterrupted(painted, labelled, tmp_path):
+    """Stopped in the second round: the teacher and what it read come back with the checkpoint."""
+    frames, _, skeleton = painted
+    settings = ["batch_size=4", "steps=2", "rounds=1", "round_steps=4", "supervision.labels=[x]", "seed=4"]
+    config = load_config(TuneConfig, None, settings)
+
+    class Stops(TuneTask):
+        def loss(self, batch, step):
+            if step == 5:
+                raise RuntimeError("pulled the plug")
+            return super().loss(batch, step)
+
+    def begin(kind, folder, **more):
+        torch.manual_seed(0)
+        task = kind(frames, labelled, ["a", "b"], skeleton, config)
+        train(
+            task,
+            run_dir=tmp_path / folder,
+            seed=4,
+            device="cpu",
+            precision="f32",
+            picture_every=0,
+            save_every=2,
+            **more,
+        )
+        return task.networks.state_dict()
+
+    whole = begin(TuneTask, "whole")
+    with pytest.raises(RuntimeError, match="plug"):
+        begin(Stops, "parts")
+    parts = begin(TuneTask, "parts", resume=True)
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)

@@ -13,6 +13,7 @@ from streampose.store.copy import WorkingCopy
 from streampose.store.labels import (
     Labels,
     join_labels,
+    labels_version,
     list_labels,
     read_labels,
     remove_labels,
@@ -204,3 +205,12 @@ def test_at_another_place(tmp_path, monkeypatch):
     remove_labels(url, "hand")
     monkeypatch.setenv("STREAMPOSE_CACHE", str(tmp_path / "two"))
     assert list_labels(url) == []
+
+
+def test_a_set_that_is_written_again_has_another_version(store):
+    write_labels(store, "a", make_labels())
+    write_labels(store, "b", make_labels(seed=1))
+    before = labels_version(store, ["a", "b"])
+    assert before == labels_version(store, ["a", "b"]) != labels_version(store, ["a"])
+    write_labels(store, "b", make_labels(seed=2))
+    assert labels_version(store, ["a", "b"]) != before

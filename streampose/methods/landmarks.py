@@ -25,6 +25,7 @@ Where we differ (each is a switch):
   sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips.
 - `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else
   keeps what eta reads and what Phi means together).
+- `equivariance`: a crop that is turned, shifted and scaled has its joints turned, shifted and scaled (as `mask`).
 - `decoder_first`: at the beginning of the joint objective Psi learns alone; what an untrained Psi asks of Phi is noise.
 - The generator minimises (1 - D(y))^2, as least-squares GANs do; Eq. 5 read as a game would have it maximise D(y)^2.
 - Skeletons have Gaussian flanks of the *squared* distance; BatchNorm of eta is frozen with its weights.
@@ -48,7 +49,14 @@ from streampose.losses.heatmaps import gaussian_targets, heatmap_cross_entropy
 from streampose.losses.perceptual import feature_distance
 from streampose.losses.skeleton_images import point_image, point_images, sided_image
 from streampose.methods.landmarks_config import LandmarksConfig, load_landmarks_config
-from streampose.methods.landmarks_data import Change, Crops, random_backgrounds, random_pairs, read_crops
+from streampose.methods.landmarks_data import (
+    Change,
+    Crops,
+    random_again,
+    random_backgrounds,
+    random_pairs,
+    read_crops,
+)
 from streampose.methods.landmarks_pictures import draw_columns, draw_skeletons, draw_swaps
 from streampose.methods.landmarks_prior import Poses, find_prior, pick_poses
 from streampose.methods.landmarks_schedule import Schedule
@@ -165,7 +173,10 @@ class LandmarksTask:
                 out["figures"] = self.poses.paint(drawn, random_backgrounds(self.data, painted, rng), rng)
                 out["figure_poses"] = drawn.xy
         if stage == "landmarks":
-            out |= random_pairs(self.data, B, rng, Change(**config.augmentation.model_dump()))
+            how = Change(**config.augmentation.model_dump())
+            out |= random_pairs(self.data, B, rng, how)
+            if config.weights.get("equivariance", 0) > 0 and self.poses is not None:
+                out |= random_again(out["images"][: B // 2], rng, how)
             if self.poses is not None:
                 out["poses"] = self._drawn(B, rng).xy
             if self.labels is not None:
@@ -239,8 +250,9 @@ class LandmarksTask:
         config, B = self.config, len(batch["images"])
         x, other, y_bar = _images(batch["images"]), _images(batch["others"]), self.draw(batch["poses"])
         painted = _images(batch["figures"]) if "figures" in batch else x[:0]
-        both = self.detector.image_encoder(torch.cat([x, painted])).float()  # y = Phi(x)
-        y = both[:B]
+        again = _images(batch["again"]) if "again" in batch else x[:0]
+        all_y = self.detector.image_encoder(torch.cat([x, painted, again])).float()  # y = Phi(x)
+        y, of_painted, of_again = all_y.split([B, len(painted), len(again)])
         found = self.detector.read(y)  # p = eta(y)
         xy = found.keypoints[..., :2]
         clean = self.draw(xy)  # y* = beta(p)
@@ -254,7 +266,11 @@ class LandmarksTask:
         if config.weights.get("proper", 0) > 0:
             terms["proper"] = (y - clean.detach()).square().mean()
         if len(painted):
-            terms |= self._figure_terms(both[B:], batch)
+            terms |= self._figure_terms(of_painted, batch)
+        if len(again):
+            matrix = batch["matrix"]
+            moved = (matrix[:, None, :, :2] * xy[: len(again), :, None]).sum(-1) + matrix[:, None, :, 2]
+            terms["equivariance"] = joint_distance(self.detector.read(of_again).keypoints, moved)
         if config.second_cycle:
             invented = self.decoder(y_bar, appearance, self._limb_maps(batch["poses"]))
             large = F.interpolate(invented, size=x.shape[-1], mode="bilinear") if self.size != x.shape[-1] else invented

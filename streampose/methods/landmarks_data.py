@@ -129,6 +129,20 @@ def random_pairs(data: Crops, count: int, rng: np.random.Generator, how: Change)
     return {"images": views[0], "others": views[1]}
 
 
+def random_again(images: np.ndarray, rng: np.random.Generator, how: Change) -> dict[str, np.ndarray]:
+    """Other views of images, turned, shifted, scaled and recoloured anew, but not mirrored.
+
+    Returns:
+        again (B, S, S, 3) uint8, and matrix (B, 2, 3) float32 that maps coordinates of the images to theirs.
+    """
+    matrix = np.stack([random_matrix(rng, how) for _ in images])
+    again = np.stack([warp(image, m) for image, m in zip(images, matrix, strict=True)])
+    for image in again:
+        if rng.random() < how.colour:
+            image[:] = _random_colours(rng)[np.arange(3), image]
+    return {"again": again, "matrix": matrix}
+
+
 def random_matrix(rng: np.random.Generator, how: Change, *, flip: bool = False) -> np.ndarray:
     """A random map of [-1, 1] coordinates, mirrored where `flip`: (2, 3)."""
     angle = np.radians(how.rotation_degrees) * rng.uniform(-1, 1)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
 from streampose.methods.landmarks import LandmarksTask, joint_distance, load_landmarks_config, play
-from streampose.methods.landmarks_data import Change, make_crops, random_backgrounds, random_pairs
+from streampose.methods.landmarks_data import Change, make_crops, random_again, random_backgrounds, random_pairs
 from streampose.methods.landmarks_prior import Poses, pick_poses, skeleton_prior
 from streampose.models.discriminators import SkeletonDiscriminator
 from streampose.structures import Bone, Skeleton
@@ -55,6 +55,17 @@ def test_pairs_are_two_frames_of_one_clip(data):
     views = random_pairs(data, 4, np.random.default_rng(0), still)
     for image in [*views["images"], *views["others"]]:
         assert (data.crops == image).all((1, 2, 3)).any()
+
+
+def test_other_views_move_as_their_matrices_say(data):
+    dots = np.zeros((3, 64, 64, 3), np.uint8)
+    dots[:, 40:43, 20:23] = 255
+    views = random_again(dots, np.random.default_rng(1), Change(0.5, 20.0, 0.1, 0.2, 0.0))
+    place = np.array([21.5, 41.5]) / 32 - 1
+    for image, matrix in zip(views["again"], views["matrix"], strict=True):
+        rows, columns = np.nonzero(image[..., 0] > 100)
+        found = (np.array([columns.mean(), rows.mean()]) + 0.5) / 32 - 1
+        np.testing.assert_allclose(found, matrix[:, :2] @ place + matrix[:, 2], atol=0.03)
 
 
 def test_a_clip_of_one_frame_is_refused(data):
@@ -205,7 +216,7 @@ def test_the_image_teaches_the_encoder_through_the_joints_and_first_the_decoder(
         (["limb_masks=true", "detector=landmarks-tiny-skip-sided"], set()),
         (["renderer=points", "sigma=0.1"], set()),
         (["renderer=points", "sigma=0.1", "detector=landmarks-tiny"], set()),
-        (["weights.proper=1"], {"proper"}),
+        (["weights.proper=1", "weights.equivariance=1"], {"proper", "equivariance"}),
     ],
 )
 def test_ablations_and_variants_give_finite_terms_and_pictures(data, poses, overrides, extra):

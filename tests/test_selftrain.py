@@ -21,6 +21,7 @@ from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.metrics.label_free import render_skeletons
 from streampose.runtime.bundle import load_bundle
 from streampose.selftrain import selftrain, training_minutes
+from streampose.store.labels import Labels, write_labels
 from streampose.store.reader import StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source, write_pairs
@@ -263,3 +264,26 @@ def test_a_model_is_refined_on_a_session(tmp_path):
     assert (bundle.method, bundle.preset) == ("triangulate", "tiny")
     with pytest.raises(TrainingError, match="no run to resume"):
         selftrain(out=tmp_path / "nowhere", resume=True)
+
+
+def test_labels_are_learnt_measured_and_named_in_the_run(tmp_path):
+    store = make_store(tmp_path)
+    with pytest.raises(StoreError, match="no labels all; there are none; bring some in"):
+        few(store, tmp_path, labels=["all"])
+    frames = np.array([1, 7, 20, 36, 37, 38, 39, 36])  # five of them in the ends of clips, which are held out
+    points = np.full((8, 17, 2), 30.0, np.float32) + np.arange(17)[None, :, None]
+    clips = np.array(["walk-0"] * 7 + ["walk-1"])
+    labels = Labels(clips, frames, points, np.full((8, 17), 2, np.uint8), np.full(8, "ann"), HUMAN.joints)
+    write_labels(store, "hand", labels)
+    with pytest.raises(StoreError, match="no labels other; there are hand"):
+        few(store, tmp_path, labels=["other"])
+    with pytest.raises(ConfigError, match="triangulate does not learn from labels; these do: "):
+        few(store, tmp_path, labels=["all"], refine="triangulate")
+    result = few(store, tmp_path, labels=["all"])
+    settings = yaml.safe_load((Path(result["run"]) / "config.yaml").read_text())["settings"]["supervision"]
+    assert settings["labels"] == ["hand"] and settings["version"]
+    assert result["metrics"]["labels/frames"] == 5 and 0 < result["metrics"]["labels/error"] < 1.5
+    assert result["metrics_before"]["labels/frames"] == 5
+    assert all("supervised" in entry["terms"] for entry in read_log(Path(result["run"]) / "log.jsonl"))
+    tuned = few(store, tmp_path, refine="labels", overrides=["steps=2", "rounds=1", "round_steps=1", "batch_size=4"])
+    assert tuned["method"] == "labels" and "held-out labelled frames" in tuned["gate"]["reason"]

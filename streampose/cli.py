@@ -19,6 +19,7 @@ from streampose.options import (
     Host,
     Json,
     LabelSets,
+    Lifter,
     LogLevel,
     Model,
     Offer,
@@ -258,6 +259,7 @@ def annotate(
     overlay: Annotated[bool, typer.Option(help="Also write a video with the skeletons drawn in.")] = True,
     smooth: Annotated[bool, typer.Option(help="One-euro smoothing along each track.")] = True,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
+    lifter: Lifter = None,
     batch: Annotated[int, typer.Option(help="Crops per inference.")] = 16,
     threads: Annotated[int | None, typer.Option(help="Cores for inference [default: half of them].")] = None,
     overwrite: Overwrite = False,
@@ -278,7 +280,7 @@ def annotate(
         }  # fmt: skip
         if sessions:
             return annotate_sessions(sessions, synchronise=synchronise, **options)
-        return videos(paths or [], **options)
+        return videos(paths or [], lifter=lifter, **options)
 
     run_verb(verb, say_sources, as_json, log_level)
 

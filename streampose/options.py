@@ -20,6 +20,9 @@ Store = Annotated[
     ),
 ]
 Model = Annotated[Path | None, typer.Option(help="Model bundle [default: ./models/current, else the shipped model].")]
+Lifter = Annotated[
+    Path | None, typer.Option(help="Bundle that lifts 2D joints, as models/lifter: also 3D poses, with uncertainty.")
+]
 Runtime = Annotated[
     str, typer.Option(help="What executes the model: auto, onnx, openvino, tensorrt, torch or torch-compile.")
 ]

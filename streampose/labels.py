@@ -59,6 +59,8 @@ def import_labels(
     annotations = join_annotations([read_any(Path(path), kind) for path in paths])
     if not len(annotations):
         raise ConfigError(f"{paths[0]}: no labels in it; predictions that nobody confirmed are none")
+    if said := int(np.isfinite(annotations.confidence).any(1).sum()):
+        logger.warning("%d labels carry a model's confidence: count them only if a person has looked at them", said)
     name = name or _name_of(Path(paths[0]))
     labels, report = match_annotations(
         reader, annotations, renamed=renamed, tolerance_seconds=tolerance_seconds, who=who

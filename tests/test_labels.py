@@ -76,7 +76,7 @@ def test_out_and_in_again_loses_nothing(store, tmp_path, kind):
     assert_same(read_labels(store, ["again"]), labels)
 
 
-def test_adding_to_a_set_replaces_what_the_same_person_did_before(store, tmp_path):
+def test_adding_to_a_set_replaces_what_the_same_person_did_before(store, tmp_path, caplog):
     first, second = some_labels(1, ("ann",)), some_labels(2, ("ann",))
     for name, labels in (("one", first), ("two", second)):
         write_labels(store, "x", labels)
@@ -89,7 +89,12 @@ def test_adding_to_a_set_replaces_what_the_same_person_did_before(store, tmp_pat
     same = set(zip(first.clip, first.frame, strict=True)) & set(zip(second.clip, second.frame, strict=True))
     assert import_labels(files[1:], store=store, name="hand")["total"] == 8 - len(same)
     assert import_labels(files[1:], store=store, name="hand", replace=True)["total"] == 4
+    assert "confidence" not in caplog.text
+    text = json.loads(files[0].read_text())
+    text["annotations"][0]["confidence"] = [0.5] * 4
+    files[0].write_text(json.dumps(text))
     assert import_labels(files, store=store, name="both")["total"] == 8 - len(same)
+    assert "1 labels carry a model's confidence" in caplog.text
     entry = next(one for one in list_labels(store=store)["labels"] if one["name"] == "hand")
     assert entry["frames"] == 4 and entry["joints"]["left_knee"] == 4 and entry["provenance"]["files"]
 

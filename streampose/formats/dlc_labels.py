@@ -113,6 +113,10 @@ def _read_table(path: Path) -> Annotations:
     coords, parts = header["coords"], header["bodyparts"]
     owners = header.get("individuals", [""] * len(coords))
     columns = [n for n, coord in enumerate(coords) if coord in ("x", "y")]
+    if "likelihood" in coords:
+        raise StreamposeError(
+            f"{path}: a model's predictions (it has likelihoods), no labels; export what people placed"
+        )
     joints = list(dict.fromkeys(parts[n] for n in columns))
     subjects = list(dict.fromkeys(owners[n] for n in columns))
     if not columns or len({len(values) for values in header.values()}) > 1:

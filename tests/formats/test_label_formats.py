@@ -165,6 +165,13 @@ def test_predictions_are_no_labels(tmp_path):
     assert len(read_sleap(write_sleap(tmp_path / "p.slp", frames, predicted=True))) == 0
 
 
+def test_tables_of_predictions_are_refused(tmp_path, shared_data):
+    (tmp_path / "p.csv").write_text("scorer,n,n,n\nbodyparts,a,a,a\ncoords,x,y,likelihood\n0,1,2,0.9\n")
+    for path in (tmp_path / "p.csv", shared_data / "fly_three_cameras" / "cam_A_keypoints.csv"):
+        with pytest.raises(StreamposeError, match="a model's predictions"):
+            read_dlc_labels(path)
+
+
 def test_what_label_studio_writes_itself(tmp_path):
     """As its export looks: a point in percent, image of a local folder, an annotation that was skipped."""
     value = {"x": 50.0, "y": 25.0, "width": 0.5, "keypointlabels": ["nose"]}

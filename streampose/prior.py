@@ -42,6 +42,7 @@ def import_prior(
     keep_bones: bool = False,
     rate: float | None = None,
     least_known: float = 0.5,
+    keep_impossible: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Read poses from files and folders and keep them in a store as one prior.
@@ -62,6 +63,7 @@ def import_prior(
         keep_bones: leave bare positions their own bone lengths.
         rate: poses a second of recordings; all where None.
         least_known: share of the joints that a pose must have.
+        keep_impossible: keep 3D poses of people that no body could take (a head in the back), too.
         overwrite: replace a prior of the same name.
 
     Returns:
@@ -89,7 +91,7 @@ def import_prior(
         raise ConfigError(f"--rate {rate:g}: poses a second, above 0")
     names = tuple(part.strip() for part in joints.split(",")) if joints else ()
     reading = Reading(shape, dimensions, up, UNITS[unit], names)
-    gathering = Gathering(_pairs(mapping), _pattern(group_by), keep_bones, rate, least_known)
+    gathering = Gathering(_pairs(mapping), _pattern(group_by), keep_bones, rate, least_known, keep_impossible)
     described = ", ".join(path.name for path in paths[:4]) + (" ..." if len(paths) > 4 else "")
     prior, told = gather_prior(files, reading, gathering, name, f"{len(files)} files of {described}")
     write_prior(store, prior, shape)

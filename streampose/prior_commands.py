@@ -41,6 +41,9 @@ def import_command(
     ] = False,
     rate: Annotated[float | None, typer.Option(help="Poses a second of recordings [default: all].")] = None,
     least_known: Annotated[float, typer.Option(help="Share of the joints that a pose must have.")] = 0.5,
+    keep_impossible: Annotated[
+        bool, typer.Option("--keep-impossible", help="Keep people's 3D poses that no body could take, too.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     log_level: LogLevel = "info",
@@ -53,7 +56,7 @@ def import_command(
         return import_prior(
             paths, store=store, name=name, skeleton=skeleton, dimensions=dimensions, mapping=mapping or (),
             joints=joints, group_by=group_by, up=up, unit=unit, keep_bones=keep_bones, rate=rate,
-            least_known=least_known, overwrite=overwrite,
+            least_known=least_known, keep_impossible=keep_impossible, overwrite=overwrite,
         )  # fmt: skip
 
     run_verb(verb, say_import, as_json, log_level)
@@ -94,7 +97,7 @@ def inspect_command(
 def say_import(result: dict[str, Any]) -> None:
     for entry in result["sources"]:
         reason = f" ({entry['reason']})" if entry["reason"] else ""
-        left_out = f", {entry['left_out']} with too few joints left out" if entry["left_out"] else ""
+        left_out = f", {entry['left_out']} left out" if entry["left_out"] else ""
         print(f"{entry['source']}: {entry['verdict']}{reason}, {entry['poses']} poses{left_out}")
     missing = f"; no file has {', '.join(result['missing'])}" if result["missing"] else ""
     print(

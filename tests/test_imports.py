@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "store": FOUNDATION | {"geometry"},
     "formats": FOUNDATION | {"geometry"},
     "synthetic": FOUNDATION | {"geometry", "video", "formats", "store"},
-    "priors": FOUNDATION | {"geometry", "store", "formats", "synthetic"},
+    "priors": FOUNDATION | {"geometry", "store", "formats", "synthetic", "metrics"},
     "training": FOUNDATION | {"geometry"},
     "methods": FOUNDATION
     | {"geometry", "models", "losses", "metrics", "training", "store", "masks", "synthetic", "formats"},

@@ -13,12 +13,17 @@ import numpy as np
 
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StreamposeError
+from streampose.metrics.plausibility import Limits, judge, learn_limits
 from streampose.priors.names import match_joints
 from streampose.priors.read import Reading, Take, read_takes
-from streampose.priors.retarget import about_root, bone_lengths_of, with_bones
+from streampose.priors.retarget import about_root, bone_lengths_of, is_human, with_bones
 from streampose.store.priors import Prior, joints_by_name
+from streampose.synthetic.built_in_prior import built_in_prior
 
 PARTNERS, FEWEST = 4, 60  # so many takes of one length, and not short, are of one recording; more are cut to a length
+IMPOSSIBLE_DEGREES = (
+    20.0  # beyond a limit of the built-in prior: rolls and cartwheels stay, a head in the back does not
+)
 CMU_TAKE = re.compile(r"(\d+)_\d+")  # of performer 05: 05_14
 
 
@@ -33,6 +38,7 @@ class Gathering:
         keep_bones: leave the bones as long as they are.
         rate: poses a second that are kept; None for all.
         least_known: share of a take's joints that a pose must have.
+        keep_impossible: keep 3D poses of people that no body could take, too.
     """
 
     given: Mapping[str, str]
@@ -40,6 +46,7 @@ class Gathering:
     keep_bones: bool = False
     rate: float | None = None
     least_known: float = 0.5
+    keep_impossible: bool = False
 
 
 def gather_prior(
@@ -48,13 +55,15 @@ def gather_prior(
     """Read all files; one that cannot be read is told of in one line, and the rest goes on.
 
     Returns:
-        the prior, and for each file {source, verdict, reason, poses, left_out, takes}.
+        the prior, and for each file {source, verdict, reason, poses, left_out, takes}; the verdict is `repaired` where
+        poses were left out because no body could take them.
 
     Raises:
         StreamposeError: no file gave a pose.
     """
     takes: list[Take] = []
     told: list[dict[str, Any]] = []
+    limits: Limits | None = None
     with progress("Reading poses", len(files), "files") as bar:
         for file in files:
             entry: dict[str, Any] = {
@@ -70,6 +79,13 @@ def gather_prior(
                 if takes:
                     _check_alike(file, found[0][0], takes[0])
                 for take, left_out in found:
+                    if _is_judged(take, reading, gathering):
+                        limits = limits or _human_limits(reading)
+                        take, impossible, why = _possible(take, limits)
+                        if why:
+                            logger.warning("%s: %s", file, why)
+                            entry |= {"verdict": "repaired", "reason": why}
+                        left_out += impossible
                     entry["left_out"] += left_out
                     if _is_known(take, takes):
                         entry["reason"] = "the motion of another file, seen by another camera"
@@ -78,6 +94,8 @@ def gather_prior(
                         takes.append(named)
                         entry["poses"] += len(take.poses)
                         entry["takes"].append(named.name)
+                if entry["verdict"] == "repaired" and not entry["poses"]:
+                    entry["verdict"] = "quarantined"
             except StreamposeError as error:
                 entry |= {"verdict": "quarantined", "reason": str(error).removeprefix(f"{file}: ")}
                 logger.warning("%s", error)
@@ -109,7 +127,7 @@ def group_takes(takes: Sequence[Take]) -> list[Take]:
     takes = [replace(take, group=m[1]) if (m := CMU_TAKE.fullmatch(take.group)) else take for take in takes]
     alike = defaultdict(list)
     for number, take in enumerate(takes):
-        alike[re.sub(r"\d+", "", take.name), len(take.poses)].append(number)
+        alike[re.sub(r"\d+", "", take.name), take.frames or len(take.poses)].append(number)
     prefixes = defaultdict(set)
     for prefix, length in alike:
         prefixes[prefix].add(length)
@@ -142,8 +160,39 @@ def _fit(take: Take, reading: Reading, gathering: Gathering) -> tuple[Take, int]
     if gathering.rate is not None and np.isfinite(take.seconds).all():
         slot = np.floor(take.seconds * gathering.rate + 1e-6)
         kept &= np.isin(np.arange(len(slot)), np.unique(slot, return_index=True)[1])
-    fitted = replace(take, joints=joints, poses=poses[kept].astype(float), seconds=take.seconds[kept])
+    fitted = replace(
+        take, joints=joints, poses=poses[kept].astype(float), seconds=take.seconds[kept], frames=len(poses)
+    )
     return fitted, int((~enough).sum())
+
+
+def _is_judged(take: Take, reading: Reading, gathering: Gathering) -> bool:
+    human = reading.skeleton is not None and is_human(reading.skeleton)
+    return human and take.poses.shape[2] == 3 and not gathering.keep_impossible
+
+
+def _human_limits(reading: Reading) -> Limits:
+    """What people can do at all."""
+    assert reading.skeleton is not None
+    prior = built_in_prior(reading.skeleton, 2000)
+    return learn_limits(prior.poses, prior.groups, reading.skeleton)
+
+
+def _possible(take: Take, limits: Limits) -> tuple[Take, int, str]:
+    """A take without the poses that no body could take, how many these are, and which joint is wrong.
+
+    Of a take that is mostly wrong nothing is kept: its other poses are hardly better.
+    """
+    beyond = np.nan_to_num(judge(take.poses, limits).excess_degrees)
+    wrong = (beyond > IMPOSSIBLE_DEGREES).any(1)
+    if not wrong.any():
+        return take, 0, ""
+    worst = int((beyond > IMPOSSIBLE_DEGREES).sum(0).argmax())
+    joint = limits.skeleton.joints[limits.skeleton.bones[worst].child]
+    why = f"{int(wrong.sum())} of {len(wrong)} poses left out that no body could take, mostly the {joint}"
+    if wrong.mean() > 0.5:
+        wrong[:], why = True, f"{why}; so the rest, too (--keep-impossible keeps all)"
+    return replace(take, poses=take.poses[~wrong], seconds=take.seconds[~wrong]), int(wrong.sum()), why
 
 
 def _check_alike(file: Path, take: Take, first: Take) -> None:

@@ -45,6 +45,7 @@ class Take:
         poses: (T, K, 2 or 3) pixels, or metres with x right, y down, z forward; NaN where missing.
         seconds: (T,) NaN where the file does not say.
         retargeted: True where the bones have our lengths already.
+        frames: how many poses the file has of it, however many are kept; 0 for all of them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Take:
     poses: np.ndarray
     seconds: np.ndarray
     retargeted: bool = False
+    frames: int = 0
 
 
 @dataclass(frozen=True)

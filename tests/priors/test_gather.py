@@ -124,7 +124,7 @@ def test_arrays_in_other_axes_and_units_give_the_same_prior(tmp_path, poses):
         for keep in (True, False):
             import_prior(
                 [tmp_path / f"{name}.npy"], store=store, name=f"{name} {keep}", up=up, unit=unit, keep_bones=keep,
-                joints=names,
+                joints=names, keep_impossible=True,
             )  # fmt: skip
         np.testing.assert_allclose(read_prior(store, f"{name} True").poses, poses, atol=1e-5)
         same = read_prior(store, f"{name} False").poses

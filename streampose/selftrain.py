@@ -37,7 +37,7 @@ from streampose.structures import Skeleton
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
-from streampose.training.engine import Task, TrainResult, train
+from streampose.training.engine import EMA, Task, TrainResult, train
 from streampose.training.initialise import initialise, read_network
 from streampose.training.log import write_git
 
@@ -186,6 +186,7 @@ def selftrain(
     )  # fmt: skip
     trained = train(
         task, run_dir=run_dir, device=str(chosen), precision=precision, seed=seed, resume=bool(resume),
+        ema=getattr(task, "ema", EMA),
         score=None if learns_from_labels(settings) else judge.score,  # labels mend what that cannot see
         max_minutes=None if max_minutes is None else training_minutes(max_minutes, time.monotonic() - began),
     )  # fmt: skip

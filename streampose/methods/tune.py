@@ -42,6 +42,7 @@ from streampose.models.detector import DetectorOutput, build_detector
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 
+AVERAGED = 20  # time constants of the running average in a run
 TERMS = ("label", "label_xy", "label_z", "equivariance")
 
 
@@ -115,6 +116,12 @@ class TuneTask:
         self.networks = nn.ModuleDict({"detector": self.detector, "teacher": self.teacher, "labels": self.labels})
         self.num_labelled = labelled_count(labelled, config.supervision, config.batch_size)
         self._lay_out(1.0)
+
+    @property
+    def ema(self) -> float:
+        """Decay of the running average that is exported: of the last part of the run, in which little changes."""
+        config = self.config
+        return float(np.clip(1 - AVERAGED / (config.steps + config.rounds * config.round_steps), 0.9, 0.999))
 
     def _lay_out(self, factor: float) -> None:
         config = self.config

@@ -38,6 +38,7 @@ from streampose.training.prefetch import Batch, Prefetcher, to_device
 FIRST_STEPS, TIMED_STEPS = 5, 20  # of a sitting: not timed, and timed at least before `task.plan` is called
 SECONDS_BETWEEN_MESSAGES = 60.0  # where no progress bar is shown
 SECONDS_BETWEEN_SAVES = 300.0  # at most, where `save_every` steps take longer
+EMA = 0.999  # decay of the detector's running average, where nothing else is said
 LEAST_SHARE = 0.01  # of the steps that a task has before it is planned; a detector that had fewer has learnt nothing
 
 
@@ -48,7 +49,8 @@ class Task(Protocol):
     are part. It is called after a few timed steps where there is a budget, and again, as long as the first stage lasts,
     when the rate has changed. The arguments of all calls are kept in the checkpoint and given again on a resume, so it
     must depend on nothing else. `minutes_left(start, step, minutes)` says what the configured schedule still needs if
-    the steps from `start` to `step` took so many minutes.
+    the steps from `start` to `step` took so many minutes. `ema` is the decay of the detector's running average where a
+    short run must not remember its start; `selftrain` passes it on.
 
     Attributes:
         networks: all that is trained and saved; `detector` is exported, and its running average is kept.
@@ -119,7 +121,7 @@ def train(
     log_every: int = 20,
     picture_every: int = 250,
     resume: bool = False,
-    ema: float = 0.999,
+    ema: float = EMA,
     clip_norm: float = 1.0,
     score: Callable[[nn.Module], float] | None = None,
 ) -> TrainResult:

@@ -23,6 +23,9 @@ Where we differ:
 - The paper removes backgrounds by an existing segmentation network, at run time too. Here a small network learns the
   store's masks (L_foreground, cross entropy, on all frames of a batch) and is part of the exported model. VAE_x sees
   the store's foreground, and for a part of the pictures the one that was found, so that it knows such edges.
+- L_cross takes z_s from another frame of the same clip (`other_frames`), which shows the same person in another pose.
+  As printed, z_s is free to hold the pose as well: with images weighed as their number of pixels asks for, the pose of
+  swapped pictures followed the giver of z_s (154 mm from it, 199 mm from the giver of z_t, on people never seen).
 - Frames without a pose take part in L_VAEx (`unlabelled`); the paper names that as future work.
 - Layer and group normalisation instead of batch normalisation (preset `paper` has it), because the decoder of VAE_y is
   fed by three sources of codes whose statistics differ. Pairs are augmented by affine maps, mirroring and colours; the
@@ -115,6 +118,7 @@ class DisentangleTask:
         self.rest = np.setdiff1d(np.arange(len(frames)), np.concatenate([target.paired, self.labelled]))
         if isinstance(target, SketchTarget):
             self.rest = self.rest[:0]  # their pictures are not to be seen
+        self.mates = _mates(target.paired, frames.clip)
         self.extra = self._target_steps()
         self.total_steps = config.steps * (1 + self.extra)
         logger.info(
@@ -157,14 +161,24 @@ class DisentangleTask:
             return {"y": torch.from_numpy(self.target.unpaired(config.target_batch_size, rng))}
         labelled = round(config.supervision.share * config.batch_size) if len(self.labelled) else 0
         others = round(config.unlabelled * config.batch_size) if len(self.rest) and self._weight("vae_x") else 0
-        pairs = max(2, config.batch_size - labelled - others)
-        kinds = ((self.target.paired, pairs), (self.labelled, labelled), (self.rest, others))
-        index = np.concatenate([rng.choice(rows, count) for rows, count in kinds if count])
+        half = max(1, (config.batch_size - labelled - others) // 2)
+        pairs = rng.choice(self.target.paired, half)
+        kinds = ((self.labelled, labelled), (self.rest, others))
+        parts = [pairs, self._other_frames(pairs, rng), *(rng.choice(rows, count) for rows, count in kinds if count)]
+        index = np.concatenate(parts)
         views = random_views(self.frames, index, rng, Augmentation(**config.augmentation.model_dump()))
         views = {name: views[name] for name in ("images", "masks", "matrix", "flipped", "empty")}
         views |= self.target.of_views(index, views)
-        views["paired"] = (np.arange(len(index)) < pairs) & ~views["empty"]
+        views["paired"] = (np.arange(len(index)) < 2 * half) & ~views["empty"]
+        views["mate"] = np.arange(len(index))
+        if config.other_frames:
+            views["mate"][: 2 * half] = np.roll(np.arange(2 * half), half)
         return {name: torch.from_numpy(value) for name, value in views.items()}
+
+    def _other_frames(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """For each frame a random other one with a known target of its clip; itself where there is none."""
+        others = [mates[mates != row] for row, mates in zip(rows, (self.mates[row] for row in rows), strict=True)]
+        return np.array([rng.choice(o) if len(o) else row for row, o in zip(rows, others, strict=True)])
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Eq. 7 with the projection and the foreground, or Eq. 3 alone."""
@@ -200,8 +214,10 @@ class DisentangleTask:
             error = self.target.error(detector.decoder(w_t), y)
             terms["vae_y"] = mean_over(error + config.beta_y * _kl(q_w), paired)
         if "cross" in asked:
-            error = config.image_weight * image_error(self.decoder_x(torch.cat([w_t, z_s], 1)), x)
-            terms["cross"] = mean_over(error + config.beta_y * _kl(q_w) + config.beta_x * _kl(q_s), paired)
+            mate = batch["mate"]  # whose z_s goes with w_t
+            error = config.image_weight * image_error(self.decoder_x(torch.cat([w_t, z_s[mate]], 1)), x)
+            divergence = config.beta_y * _kl(q_w) + config.beta_x * _kl(q_s)[mate]
+            terms["cross"] = mean_over(error + divergence, paired & there[mate])
         y_of_x = detector.decoder(z_t)
         if "sup" in asked:
             terms["sup"] = mean_over(self.target.error(y_of_x, y) + config.beta_x * _kl(q_t), paired)
@@ -238,6 +254,12 @@ class DisentangleTask:
         at = np.linspace(0, len(self.frames) - 1, SHOWN).round().astype(int)
         images = torch.from_numpy(self.frames.crops[at]).permute(0, 3, 1, 2).float() / 255
         return without_background(images, torch.from_numpy(self.frames.masks[at]).float() / 255)
+
+
+def _mates(paired: np.ndarray, clip: np.ndarray) -> dict[int, np.ndarray]:
+    """Each paired frame -> the paired frames of its clip."""
+    of_clip = {number: paired[clip[paired] == number] for number in np.unique(clip[paired])}
+    return {int(row): of_clip[clip[row]] for row in paired}
 
 
 def _kl(q: Gaussian) -> Tensor:

@@ -30,6 +30,7 @@ class DisentangleConfig(Strict):
         unlabelled: part of a batch that is frames without a known pose, for L_VAEx only (where there are some).
         found_masks: part of the pictures whose background is taken away by the network that does so at serving,
             instead of the store's masks.
+        other_frames: whether L_cross takes z_s from another frame of the same clip (else, as printed, from the same).
         steps: joint steps; the steps of VAE_y alone come in addition.
         target_steps: steps of VAE_y alone after each joint step; None for Algorithm 1's m = floor(M / N).
         beta_x, beta_y: weights of the divergences (Eq. 2, 3), in nats beside mean squared errors.
@@ -52,13 +53,14 @@ class DisentangleConfig(Strict):
     target_batch_size: int = Field(default=128, ge=2)
     unlabelled: float = Field(default=0.25, ge=0, lt=1)
     found_masks: float = Field(default=0.5, ge=0, le=1)
+    other_frames: bool = True
     steps: int = Field(default=3000, ge=1)
     target_steps: int | None = Field(default=None, ge=0)
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     beta_x: float = Field(default=1e-4, ge=0)
     beta_y: float = Field(default=1e-4, ge=0)
-    image_weight: float = Field(default=10.0, ge=0)
+    image_weight: float = Field(default=100.0, ge=0)
     cache_megabytes: float = 1024
     seed: int = 0
     terms: dict[str, float]

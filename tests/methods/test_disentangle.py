@@ -100,6 +100,18 @@ def test_frames_without_a_pose_count_for_pictures_only(painted):
     assert terms["vae_x"] > 0 and all(terms[name] == 0 for name in ("vae_y", "cross", "sup", "projection"))
 
 
+def test_the_rest_of_a_picture_comes_from_another_frame_of_its_clip(painted):
+    frames = painted[0]
+    task = task_of(painted, "unlabelled=0")
+    rows = np.array([0, 5, 13])
+    others = task._other_frames(rows, np.random.default_rng(0))
+    assert (frames.clip[others] == frames.clip[rows]).all() and (others != rows).all()
+    assert task.batch(0)["mate"].tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+    assert task_of(painted, "unlabelled=0", "other_frames=false").batch(0)["mate"].tolist() == list(range(8))
+    alone = task_of(painted, share=0.08)  # two pairs
+    assert set(alone._other_frames(alone.target.paired, np.random.default_rng(0))) <= set(alone.target.paired)
+
+
 def test_batches_depend_on_seed_step_and_rank_only(painted):
     task = task_of(painted)
     for step in (0, 1, 3):

@@ -1,24 +1,27 @@
 """The ablations of `mask` (Yang, Qiao, Sun; Tables 3, 4 and 5) at the scale of a laptop, beside the paper's numbers.
 
-    python pipelines/reproduce/mask.py --folder reproduce/mask --init runs/RUN      # ten minutes of a core a seed
-    python pipelines/reproduce/mask.py --folder reproduce/mask --init runs/RUN --seeds 3 4   # more seeds of it
+    python pipelines/reproduce/mask.py --folder reproduce/mask --init SINGLE --views-init SESSIONS  # 10 minutes a seed
+    python pipelines/reproduce/mask.py ... --seeds 3 4 --cells full no-g                            # more of some cells
 
-Interrupt it and start it again: finished cells are kept, an unfinished one goes on from its checkpoint; the page
-`mask.html`, `mask.md` and `mask.json` are written anew after every cell. Nothing is labelled; truth is used to measure.
+SINGLE is a single-view model (`streampose selftrain --preset tiny` on single videos), SESSIONS that model refined on
+the sessions (`streampose selftrain --refine triangulate --init SINGLE`). Interrupt it and start it again: finished
+cells are kept, an unfinished one goes on from its checkpoint; the page `mask.html`, `mask.md` and `mask.json` are
+written anew after every cell. Nothing is labelled; truth is used to measure.
 
-Data (made where it is missing): 14 SynthPose people, each filmed by a rig of four cameras of its own, and 24 people
-filmed by one camera; measured on 5 people with unseen rigs (`sessions`) and on 8 with one camera (`unseen`).
+Data (made where it is missing): 14 SynthPose people, each filmed by a rig of four cameras of its own, and 32 people
+filmed by one camera; measured on 6 people with unseen rigs (`sessions`) and on 12 with one camera (`unseen`).
 
-Cells. All begin with the single-view model `--init` (by `streampose selftrain --preset tiny` on the single videos),
-except those without structure, which cannot use one. Where a row has Delta, `--base` steps then bring in the sessions,
-taught by triangulated pseudo-labels alone (`--views-init` takes a multi-view model of `selftrain` instead). Then
-`--steps` steps are taught by masks, psi and G as the rows say: bones of one width and the weights of App. A.3, with
-this package's ceilings of bone lengths, without which the printed losses run into other optima. Fine-tuning (Table 3)
-goes on from the full model by masks and pseudo-labels together, as the other presets do, with sessions only or half and
-half.
+Table 4 and the last row of Table 5 are the paper's last stage (App. A.3). Before it, in the cells `tied`, the arms of
+the model are taken back: left and right arms are tied as in the paper's second stage, psi learns, and only trunk and
+legs are held by the model's own readings. Then `--steps` steps are taught by the masks alone, with psi and G as the
+rows say. Rows with Delta begin with SESSIONS, those without with SINGLE, which has seen no two views together. Without
+structure there is nothing to begin with, so those rows are trained from chance. Table 3 begins with a model taught from
+chance by the sessions alone, with the pseudo-labels that the shipped silhouette reader gives; it goes on by masks and
+pseudo-labels together, as the presets do, with sessions only or half of them and half new people of one camera.
 
-Where rows differ from the paper's: without Delta z comes from --init's painted figures, so the MPJPE of the first row
-is comparable with the others by its order only; Delta includes our settling of left and right by anatomy.
+Where rows differ from the paper's: the physique mask weighs 4, as in the paper's second stage, instead of 1.5; our
+ceilings of bone lengths are kept, without which the printed losses run into other optima; z of the rows without Delta
+comes from SINGLE, which learnt it from painted figures; Delta includes our settling of left and right by anatomy.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import t as student
+from torch import Tensor
 
 from streampose.console import logger, start_logging
 from streampose.files import write_text
@@ -41,74 +46,87 @@ from streampose.geometry.project import camera_from_world
 from streampose.ingest import ingest
 from streampose.methods.mask import MaskConfig, MaskTask, load_mask_config
 from streampose.methods.mask_data import Frames, read_frames, resize_images
-from streampose.methods.mask_labels import Labels
+from streampose.methods.mask_labels import Labels, predict_labels
 from streampose.methods.mask_views import Instants, find_instants
 from streampose.metrics.flips import ambiguity_ratio
 from streampose.metrics.keypoints_2d import mse_percent, pck, segment_size
 from streampose.metrics.keypoints_3d import metric_from_pixels, mpjpe, pa_mpjpe
 from streampose.metrics.post_processing import apply_linear, fit_linear
+from streampose.models.detector import build_detector
 from streampose.report import Section, Table, write_report
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.synth import synth
-from streampose.synthetic.synthpose import make_synthpose
 from streampose.synthetic.truth import read_truth
 from streampose.training.checkpoint import load_networks
 from streampose.training.engine import train
 
 SIZE = 64
-SESSIONS = {"train": (14, 31_001), "test": (5, 91_001)}  # videos and seed of each split
+DATA = {  # videos, seconds, cameras and seed
+    "train": (14, 12, 4, 31_001),
+    "wild": (32, 6, 1, 59_001),
+    "test": (6, 8, 4, 57_001),
+    "unseen": (12, 6, 1, 58_001),
+}
 EVERY = 2  # n-th moment that is measured
+TIED, VIEWS, TUNE = 300, 800, 400  # steps of the stages that are no row's own
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row: what it starts from (a cell, `init` or `nothing`), how long, with which switches; the paper's numbers.
+    """One row: what it starts from, with which stage of the preset `ablation` and which switches; the paper's numbers.
 
     Attributes:
         table: 3, 4 or 5 of the paper; 0 for what other cells start from.
-        steps: `base`, `steps` or `both` of the command line.
-        stage: of the preset `ablation`: `views` (pseudo-labels), `masks` (the ablated losses), `tune` (both).
+        start: a cell, `init` or `views_init` of the command line, or `nothing`.
+        stage: `tied` (arms taken back), `masks` (the ablated losses), `views` (pseudo-labels), `tune` (both), or
+            none: only measured.
     """
 
     title: str
     table: int
     start: str
-    steps: str = "steps"
+    stage: str = "masks"
     delta: bool = True
     structure: bool = True
     psi: bool = True
     geodesic: bool = True
-    stage: str = "masks"
     share: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
 
 
 CELLS = {
-    "base": Cell("(sessions brought in)", 0, "init", "base", stage="views"),
+    "single": Cell("SINGLE", 0, "init", "", delta=False),
+    "sessions": Cell("SESSIONS", 0, "views_init", ""),
+    "tied-single": Cell("(arms taken back from SINGLE)", 0, "init", "tied", delta=False),
+    "tied": Cell("(arms taken back from SESSIONS)", 0, "views_init", "tied"),
     "no-psi-g-delta": Cell(
-        "without psi, G, Delta", 4, "init", delta=False, psi=False, geodesic=False,
+        "without psi, G, Delta", 4, "tied-single", delta=False, psi=False, geodesic=False,
         paper={"mpjpe_mm": 118.1, "ambiguity": 48.73},
     ),
     "no-psi-g": Cell(
-        "without psi, G", 4, "base", psi=False, geodesic=False, paper={"mpjpe_mm": 127.4, "ambiguity": 23.34}
+        "without psi, G", 4, "tied", psi=False, geodesic=False, paper={"mpjpe_mm": 127.4, "ambiguity": 23.34}
     ),
-    "no-g": Cell("without G", 4, "base", geodesic=False, paper={"mpjpe_mm": 102.6, "ambiguity": 22.83}),
+    "no-g": Cell("without G", 4, "tied", geodesic=False, paper={"mpjpe_mm": 102.6, "ambiguity": 22.83}),
     "full": Cell(
-        "full", 4, "base", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
+        "full", 4, "tied", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
     ),
     "no-structure-psi": Cell(
-        "without structure prior, psi", 5, "nothing", "both", structure=False, psi=False, paper={"mse_percent": 20.22}
+        "without structure prior, psi", 5, "nothing", structure=False, psi=False, paper={"mse_percent": 20.22}
     ),
     "no-structure": Cell(
-        "without structure prior", 5, "nothing", "both", structure=False,
+        "without structure prior", 5, "nothing", structure=False,
         paper={"mse_percent": 20.06, "mse_percent/spp": 9.32},
     ),
-    "multi-view": Cell("multi-view fine-tuning", 3, "full", stage="tune", paper={"3dhp_pck": 61.2, "mpii_pckh": 27.3}),
+    "views": Cell(
+        "sessions alone (baseline)", 3, "nothing", "views", paper={"3dhp_pck": 60.1, "mpii_pckh": 26.7}
+    ),
+    "multi-view": Cell("multi-view fine-tuning", 3, "views", "tune", paper={"3dhp_pck": 61.2, "mpii_pckh": 27.3}),
     "mixed-view": Cell(
-        "mixed-view fine-tuning", 3, "full", stage="tune", share=0.5, paper={"3dhp_pck": 63.4, "mpii_pckh": 28.1}
+        "mixed-view fine-tuning", 3, "views", "tune", share=0.5, paper={"3dhp_pck": 63.4, "mpii_pckh": 28.1}
     ),
 }  # fmt: skip
+TABLES = {4: "Table 4", 5: "Table 5", 3: "Table 3", 0: "What rows begin with"}
 COLUMNS = {  # metric: its heading
     "mse_percent": "2D error, % of the crop",
     "mse_percent/flips": "with flips",
@@ -116,8 +134,8 @@ COLUMNS = {  # metric: its heading
     "mpjpe_mm": "MPJPE, mm",
     "pa_mpjpe_mm": "PA-MPJPE, mm",
     "ambiguity": "ambiguity ratio, %",
+    "unseen/pck@0.2": "unseen: PCK@0.2",
     "unseen/pck@0.2/flips": "unseen: PCK@0.2 with flips",
-    "unseen/mse_percent/flips": "unseen: 2D error with flips",
 }
 
 
@@ -146,16 +164,15 @@ ORDERINGS = [
 
 def make_data(folder: Path) -> None:
     """Videos and stores, as far as they are missing: train.zarr (sessions and single clips), test.zarr, unseen.zarr."""
-    for split, (videos, seed) in SESSIONS.items():
-        if not (folder / split / "session.json").is_file():
-            synth(out=folder / split, videos=videos, seconds=12, size=(256, 256), fps=25, cameras=4, seed=seed)
-    for name, split in (("single", "train"), ("unseen", "test")):
+    for name, (videos, seconds, cameras, seed) in DATA.items():
         if not (folder / name).is_dir():
-            make_synthpose(folder / name, split)
+            synth(
+                out=folder / name, videos=videos, seconds=seconds, size=(256, 256), fps=25, cameras=cameras, seed=seed
+            )
     for name in ("train", "test"):
         if not (folder / f"{name}.zarr" / "sessions").is_dir():
             ingest([], sessions=[folder / name], store=folder / f"{name}.zarr")
-    ingest([folder / "single"], store=folder / "train.zarr")  # skips what is there
+    ingest([folder / "wild"], store=folder / "train.zarr")  # skips what is there
     if not (folder / "unseen.zarr").is_dir():
         ingest([folder / "unseen"], store=folder / "unseen.zarr")
 
@@ -242,19 +259,21 @@ def _after_spp(predicted: np.ndarray, truth: np.ndarray) -> float:
 # ------------------------------------------------------------------------------------------------------------ train
 
 
-def cell_config(cell: Cell, seed: int, base: int, steps: int) -> MaskConfig:
+def cell_config(cell: Cell, seed: int, steps: int) -> MaskConfig:
     """The settings of a cell: the preset `ablation`, and what its switches change."""
-    length = {"base": base, "steps": steps, "both": base + steps}[cell.steps]
+    length = {"tied": TIED, "masks": steps if cell.structure else TIED + steps, "views": VIEWS, "tune": TUNE}
     changes = [
         f"seed={seed}", f"structure={cell.structure}", f"multiview.triangulate={cell.delta}",
         f"multiview.share={cell.share}", f"silhouette.enabled={cell.stage != 'masks'}",
         f"stages.masks.geodesic={cell.geodesic}",
-        *(f"stages.{stage}.steps={length if stage == cell.stage else 0}" for stage in ("views", "masks", "tune")),
+        *(f"stages.{stage}.steps={count if stage == cell.stage else 0}" for stage, count in length.items()),
     ]  # fmt: skip
     if not cell.psi:
         changes.append("stages.masks.terms.physique=0")
     if not cell.structure:
         changes.append("sigma=0.01")  # dots as wide as limbs
+    if cell.start == "nothing":
+        changes.append("learning_rate=3e-3")
     return load_mask_config("ablation", None, changes)
 
 
@@ -264,7 +283,7 @@ class Data(NamedTuple):
     skeleton: Skeleton
     frames: Frames
     instants: Instants
-    of_sessions: Frames
+    of_sessions: np.ndarray
     test: Exact
     unseen: Exact
 
@@ -273,51 +292,80 @@ def read_data(folder: Path) -> Data:
     reader = StoreReader(folder / "train.zarr")
     skeleton, frames = reader.skeleton, read_frames(reader, SIZE, 4096)
     instants = find_instants(reader, frames)
-    rows = np.unique(instants.frames[instants.frames >= 0])
-    of_sessions = Frames(**{part.name: getattr(frames, part.name)[rows] for part in fields(Frames)})
+    of_sessions = np.unique(instants.frames[instants.frames >= 0])
     test = read_exact(folder / "test.zarr", folder / "test", skeleton)
-    return Data(
-        skeleton, frames, instants, of_sessions, test, read_exact(folder / "unseen.zarr", folder / "unseen", skeleton)
-    )
+    unseen = read_exact(folder / "unseen.zarr", folder / "unseen", skeleton)
+    return Data(skeleton, frames, instants, of_sessions, test, unseen)
 
 
 def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a cell, or go on with it, and measure it."""
-    cell, skeleton = CELLS[name], data.skeleton
+    cell, start = CELLS[name], None
     torch.manual_seed(seed)
-    frames, instants = (data.frames, data.instants) if cell.delta else (data.of_sessions, None)
-    task = MaskTask(frames, skeleton, cell_config(cell, seed, arguments.base, arguments.steps), instants)
     if cell.start != "nothing":
-        networks = load_networks(_start(arguments, cell.start, seed))
-        for key in networks.keys() & {"detector", "physique"}:
-            task.networks[key].load_state_dict(networks[key])
+        start = load_networks(_start(arguments, cell.start, seed))
+    if cell.stage:
+        task = make_task(cell, seed, data, arguments, start)
+        run_dir = _run(arguments, name, seed)
+        train(task, run_dir=run_dir, device="cpu", precision="f32", seed=seed, save_every=500, resume=True, ema=0.99)
+        start = load_networks(run_dir)
+    assert start is not None
+    detector = build_detector("tiny", data.skeleton.num_joints, SIZE)
+    detector.load_state_dict(start["detector"])
+    metrics = measure(detector, data.test, data.skeleton)
+    metrics |= {f"unseen/{key}": value for key, value in measure(detector, data.unseen, data.skeleton).items()}
+    return {"cell": name, "seed": seed, "steps": task.total_steps if cell.stage else 0, "metrics": metrics}
+
+
+def make_task(
+    cell: Cell, seed: int, data: Data, arguments: argparse.Namespace, start: dict[str, dict[str, Tensor]] | None
+) -> MaskTask:
+    """The training of a cell that begins with these networks; without Delta on frames of sessions as single videos."""
+    config, rows = cell_config(cell, seed, arguments.steps), np.arange(len(data.frames))
+    if cell.delta:
+        task = MaskTask(data.frames, data.skeleton, config, data.instants)
+    else:
+        rows = data.of_sessions
+        frames = Frames(**{part.name: getattr(data.frames, part.name)[rows] for part in fields(Frames)})
+        task = MaskTask(frames, data.skeleton, config)
+    for key in (start or {}).keys() & {"detector", "physique"}:
+        task.networks[key].load_state_dict((start or {})[key])
     if cell.stage != "masks":
-        task.readings = read_labels(task, arguments.folder / "labels.npz")
-    run_dir = _run(arguments, name, seed)
-    train(task, run_dir=run_dir, device="cpu", precision="f32", seed=seed, save_every=200, resume=True, ema=0.99)
-    detector = task.networks["detector"]
-    detector.load_state_dict(load_networks(run_dir)["detector"])
-    metrics = measure(detector, data.test, skeleton)
-    metrics |= {f"unseen/{key}": value for key, value in measure(detector, data.unseen, skeleton).items()}
-    return {"cell": name, "seed": seed, "steps": task.total_steps, "metrics": metrics}
+        labels = read_labels(task, data, cell, arguments.folder)
+        task.readings = Labels(labels.keypoints[rows], labels.confidence[rows])
+    return task
 
 
-def read_labels(task: MaskTask, file: Path) -> Labels:
-    """What the shipped reader says about the masks of all training frames: the same for every cell, so it is kept."""
+def read_labels(task: MaskTask, data: Data, cell: Cell, folder: Path) -> Labels:
+    """The pseudo-labels of all training frames, the same for every seed, so they are kept in `folder`.
+
+    To take arms back, they are what the model that the cell starts from reads in the pictures, less the arms; elsewhere
+    what the shipped silhouette reader reads from the masks.
+    """
+    if cell.stage != "tied":
+        return _kept(folder / "labels-masks.npz", lambda: task.read_masks(torch.device("cpu")))
+    own = _kept(folder / f"labels-{cell.start}.npz", lambda: _own_labels(task, data))
+    arms = sorted({bone.child for bone in data.skeleton.bones if bone.arm})
+    confidence = own.confidence.copy()
+    confidence[:, arms] = 0
+    return Labels(own.keypoints, confidence)
+
+
+def _own_labels(task: MaskTask, data: Data) -> Labels:
+    return predict_labels(task.detector.eval(), data.frames.crops, data.skeleton.flip_index, torch.device("cpu"))
+
+
+def _kept(file: Path, make: Callable[[], Labels]) -> Labels:
     if not file.is_file():
-        labels = task.read_masks(torch.device("cpu"))
+        labels = make()
         np.savez(file, keypoints=labels.keypoints, confidence=labels.confidence)
     with np.load(file) as stored:
         return Labels(stored["keypoints"], stored["confidence"])
 
 
 def _start(arguments: argparse.Namespace, start: str, seed: int) -> Path:
-    """The run whose networks a cell begins with."""
-    if start == "init":
-        return arguments.init
-    if start == "base" and arguments.views_init:
-        return arguments.views_init
-    return _run(arguments, start, arguments.seeds[0] if start == "base" and arguments.shared_base else seed)
+    """The run or bundle whose networks a cell begins with."""
+    return getattr(arguments, start) if start in ("init", "views_init") else _run(arguments, start, seed)
 
 
 def _run(arguments: argparse.Namespace, name: str, seed: int) -> Path:
@@ -361,11 +409,11 @@ def report(folder: Path) -> list[dict[str, Any]]:
             found.setdefault(result["cell"], {}).setdefault(metric, []).append(value)
     judged = [judge(ordering, found) for ordering in ORDERINGS]
     tables, text = [], ["# The ablations of `mask` at our scale", ""]
-    for number in (4, 5, 3):
+    for number, name_of in TABLES.items():
         rows = [_row(name, cell, found.get(name, {})) for name, cell in CELLS.items() if cell.table == number]
         header = ["configuration", "seeds", *COLUMNS.values(), "paper"]
         tables.append(Table(header, rows))
-        text += [f"Table {number}", "", *_markdown(header, rows), ""]
+        text += [name_of, "", *_markdown(header, rows), ""]
     header = ["finding", "metric", "better", "worse (times the factor)", "difference, same seeds", "holds"]
     rows = []
     for verdict in judged:
@@ -375,7 +423,7 @@ def report(folder: Path) -> list[dict[str, Any]]:
     text += ["Findings of the paper", "", *_markdown(header, rows), ""]
     explained = [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]
     sections = [Section("Findings", ["Mean and 95 % interval over seeds."], [Table(header, rows)])]
-    sections += [Section(f"Table {n}", [], [t]) for n, t in zip((4, 5, 3), tables, strict=True)]
+    sections += [Section(name_of, [], [t]) for name_of, t in zip(TABLES.values(), tables, strict=True)]
     sections.append(Section("What was done", explained))
     write_report(folder / "mask.html", "Mask as Supervision: the ablations at our scale", sections)
     write_text(folder / "mask.md", "\n".join(text) + "\n")
@@ -403,12 +451,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("reproduce/mask"), help="data, runs, cells and the page")
     parser.add_argument("--init", type=Path, required=True, help="run or bundle of the single-view model, preset tiny")
-    parser.add_argument("--views-init", type=Path, help="run of a multi-view model that replaces the cells `base`")
+    parser.add_argument("--views-init", type=Path, required=True, help="the same after it was refined on the sessions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
-    parser.add_argument("--base", type=int, default=3000, help="steps that bring in the sessions")
-    parser.add_argument("--steps", type=int, default=300, help="steps of each row's own")
-    parser.add_argument("--shared-base", action="store_true", help="bring in the sessions once, with the first seed")
+    parser.add_argument("--steps", type=int, default=400, help="steps of the rows of tables 4 and 5")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     start_logging()
@@ -420,8 +466,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in (name for name in CELLS if name in arguments.cells):
             done = arguments.folder / "cells" / f"{name}-{seed}.json"
-            shared = arguments.views_init or (arguments.shared_base and seed != arguments.seeds[0])
-            if done.is_file() or (name == "base" and shared):
+            if done.is_file():
                 continue
             logger.info("cell %s, seed %d", name, seed)
             write_text(done, json.dumps(run_cell(name, seed, data, arguments), indent=1) + "\n")

@@ -175,6 +175,9 @@ def random_backgrounds(data: Crops, count: int, rng: np.random.Generator) -> np.
             coarse = int(rng.integers(2, 12))
             strips = rng.integers(0, 256, (coarse, coarse, 3)).astype(np.uint8)
         out[b] = cv2.resize(strips, (S, S), interpolation=cv2.INTER_CUBIC)[:, :: int(rng.choice((-1, 1)))]
+        if rng.random() < 0.2:  # where a crop reaches beyond its picture
+            beyond = max(1, int(S * rng.uniform(0.03, 0.3)))
+            out[b, :, slice(beyond) if rng.random() < 0.5 else slice(-beyond, None)] = 0
     return out
 
 

@@ -77,7 +77,7 @@ class Lifting:
         rows = (np.repeat(joints, H, 0), np.repeat(visibility, H, 0), np.tile(codes, (B, 1)))
         with self._lock:
             poses, placement = self._run(*(np.ascontiguousarray(part, np.float32) for part in rows))
-        return poses.reshape(B, H, -1, 3), placement.reshape(B, H, 3)
+        return poses.reshape(B, H, self.skeleton.num_joints, 3), placement.reshape(B, H, 3)
 
     def lift(
         self,
@@ -118,7 +118,7 @@ class Lifting:
         joints = np.where(seen[..., None], joints, np.float32(0))
         usable = self._usable(joints, seen)
         wide = 10 * count if diverse else count
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # of what is not usable
             poses, placement = self.sample(joints, seen.astype(np.float32), self.codes(max(wide, SAMPLES)))
         usable &= np.isfinite(poses).all((1, 2, 3)) & np.isfinite(placement).all((1, 2))
         poses[~usable] = 0.0

@@ -9,10 +9,10 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, StoreError
-from streampose.labelling.choose import Candidates, choose_frames
+from streampose.labelling.choose import Candidates, choose_frames, stretches
 from streampose.labels import import_labels
 from streampose.store.labels import read_labels, write_labels
-from streampose.store.reader import StoreReader
+from streampose.store.reader import ClipInfo, StoreReader
 from streampose.store.schema import create_store
 from streampose.store.writer import ClipWriter, publish_source
 from streampose.suggest import suggest
@@ -98,6 +98,17 @@ def candidates(features, doubt):
         np.full(N, "a"), np.arange(N), np.zeros((N, 1, 2)), np.ones((N, 1)), np.asarray(features, float),
         {"unsure": np.asarray(doubt, float)},
     )  # fmt: skip
+
+
+def test_of_a_large_store_stretches_all_over_it_are_looked_at():
+    clips = [ClipInfo(f"c{n}", "a.mp4", frames, 64, 10.0, (frames,), {}) for n, frames in enumerate((300, 20, 1000))]
+    assert stretches(clips, 2000) == [(clip, 0, clip.num_frames) for clip in clips] and stretches([]) == []
+    found = stretches(clips, 250)
+    assert 150 <= sum(end - first for _, first, end in found) <= 250 and len(found) == 10
+    assert all(0 <= first < end <= clip.num_frames for clip, first, end in found)
+    assert {"c0", "c2"} <= {clip.id for clip, _, _ in found} and len(
+        {(clip.id, first) for clip, first, _ in found}
+    ) == 10
 
 
 def test_doubt_and_distance_both_count():

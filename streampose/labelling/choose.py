@@ -19,7 +19,9 @@ from streampose.metrics.label_free import jitter
 from streampose.store.reader import ClipInfo, StoreReader
 from streampose.structures import Skeleton
 
-MOST_FRAMES = 4000  # that are looked at
+MOST_FRAMES = 4000  # to choose from
+LOOKED_AT = 20_000  # frames that are predicted; of a larger store stretches of STRETCH frames, evenly spread
+STRETCH = 25
 THUMBNAIL = 8
 POSE_SHARE = 0.7  # of the distance between two frames; the rest is how they look
 LEAST_DOUBT = 0.2  # what a frame counts of which nothing is doubtful
@@ -65,10 +67,11 @@ def gather_candidates(
     """Predict a store's clips, whole or in parts, and measure each frame.
 
     Args:
-        ranges: (clip, first, end) to choose from; None for all.
+        ranges: (clip, first, end) to choose from; None for all, or stretches of a large store.
         most_frames: of longer stores every n-th frame is a candidate.
         look: (T, S, S, 3) crops -> (T, D) how they look; None for small pictures.
     """
+    ranges = stretches(reader.clips()) if ranges is None else ranges
     found = list(predict_clips(predict, input_size, skeleton, reader, ranges))
     stride = max(1, -(-sum(len(item.xy) for item in found) // most_frames))
     parts = [_candidates_of(item, skeleton, reader, stride, look or thumbnails) for item in found]
@@ -84,6 +87,21 @@ def gather_candidates(
         features=features,
         measures={name: np.concatenate([part[name] for part in parts]) for name in names},
     )
+
+
+def stretches(clips: Sequence[ClipInfo], most: int = LOOKED_AT) -> list[tuple[ClipInfo, int, int]]:
+    """(clip, first, end) of all frames, or of about so many in short stretches all over the clips."""
+    ends = np.cumsum([clip.num_frames for clip in clips])
+    if not len(ends) or ends[-1] <= most:
+        return [(clip, 0, clip.num_frames) for clip in clips]
+    starts = np.linspace(0, ends[-1] - 1, max(1, most // STRETCH)).astype(int)
+    found = []
+    for start in starts:
+        number = int(np.searchsorted(ends, start, side="right"))
+        clip = clips[number]
+        first = int(start - (ends[number] - clip.num_frames))
+        found.append((clip, first, min(first + STRETCH, clip.num_frames)))
+    return found
 
 
 def choose_frames(candidates: Candidates, count: int, labelled: Sequence[tuple[str, int]] = ()) -> np.ndarray:

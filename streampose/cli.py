@@ -197,6 +197,9 @@ def evaluate(
     spp: Annotated[
         float | None, typer.Option(help="Also after a linear map to the labels, fitted on this share of recordings.")
     ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Also whether a body could do it, by this prior of the store, or built-in.")
+    ] = None,
     runtime: Runtime = "auto",
     precision: Precision = "f32",
     out: Annotated[Path | None, typer.Option(help="Folder for a report with pictures.")] = None,
@@ -209,7 +212,7 @@ def evaluate(
         from streampose.evaluate import evaluate as run
 
         return run(
-            store=store, truth=truth, dataset=dataset, model=model, predictions=predictions, spp=spp,
+            store=store, truth=truth, dataset=dataset, model=model, predictions=predictions, spp=spp, prior=prior,
             runtime=runtime, precision=precision, out=out,
         )  # fmt: skip
 

@@ -14,12 +14,14 @@ from streampose.evaluation.compared import HIGHER_IS_BETTER, Compared, post_proc
 from streampose.evaluation.datasets import compare_labels, crops_of, predict_people
 from streampose.evaluation.free import measure_label_free
 from streampose.evaluation.pages import Cases, Fetch, write_pages
+from streampose.evaluation.plausible import limits_of_prior, measure_plausibility
 from streampose.evaluation.predicted import Predicted, predict_clips, read_predictions
 from streampose.evaluation.summary import by_joint, by_name, summarise
 from streampose.evaluation.truth import Matched, compare_truth, known_frames, match_truth
 from streampose.evaluation.views import measure_views
 from streampose.formats.datasets import read_dataset
 from streampose.metrics.flips import row_means
+from streampose.metrics.plausibility import Limits
 from streampose.runtime.bundle import default_bundle
 from streampose.runtime.predictor import load_predictor
 from streampose.store.reader import StoreReader
@@ -38,6 +40,7 @@ def evaluate(
     precision: str = "f32",
     predictions: Path | None = None,
     spp: float | None = None,
+    prior: str | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model on the crops of a store or on a labelled dataset, or predictions that `annotate` wrote.
@@ -55,6 +58,7 @@ def evaluate(
             needs truth.
         spp: also measure after supervised post-processing, a linear map fitted on this share of the recordings; these
             metrics end in `/spp` and are of the other recordings.
+        prior: also whether a body could take the 3D poses, by what this prior of the store (or `built-in`) shows.
         out: folder for report.html, predictions.png and metrics.json.
 
     Returns:
@@ -69,7 +73,8 @@ def evaluate(
         given = [name for name, value in (("--truth", truth), ("--predictions", predictions)) if value is not None]
         if given:
             raise ConfigError(f"--dataset {dataset}: it brings its own labels; leave {given[0]} out")
-        return _on_dataset(dataset, model or default_bundle(), runtime, precision, spp, out)
+        where = Path("store.zarr") if store is None else Path(store)
+        return _on_dataset(dataset, model or default_bundle(), runtime, precision, spp, (where, prior), out)
     model = model or default_bundle()
     reader: StoreReader | None = None
     if predictions is not None:
@@ -91,6 +96,7 @@ def evaluate(
         found = measure_views(predicted, reader)
         if not found:
             raise StoreError(f"{reader.name}: no clips in it; ingest videos that show a subject first")
+    limits = None if prior is None else limits_of_prior(_local(reader, store), prior, skeleton)
     if spp is not None and truth is None:
         raise ConfigError(f"--spp {spp:g}: it is fitted to labels; give --truth or --dataset")
     result = _empty_result()
@@ -105,6 +111,8 @@ def evaluate(
         free, free_per_joint = measure_label_free(found, skeleton)
         result["metrics"] |= free
         result["per_joint"] |= free_per_joint
+    if limits is not None:
+        _measure_poses(result, [_in_space(item) for item in found], limits)
     result["samples"] = sum(len(item.xy) for item in found) if compared is None else len(compared.xy)
     result["clips"] = {
         "compared": len(matched),
@@ -117,8 +125,30 @@ def evaluate(
     return result
 
 
+def _local(reader: StoreReader | None, store: str | Path | None) -> Path:
+    """The store on this machine that priors are read from."""
+    return reader.path if reader is not None else Path("store.zarr" if store is None else store)
+
+
+def _in_space(item: Predicted) -> np.ndarray:
+    z = np.zeros(item.xy.shape[:2]) if item.z is None else item.z
+    return np.concatenate([item.xy, z[..., None]], -1)
+
+
+def _measure_poses(result: dict[str, Any], poses: Sequence[np.ndarray], limits: Limits) -> None:
+    metrics, per_joint = measure_plausibility(poses, limits)
+    result["metrics"] |= metrics
+    result["per_joint"] |= per_joint
+
+
 def _on_dataset(
-    spec: str, model: Path, runtime: str, precision: str, spp: float | None, out: Path | None
+    spec: str,
+    model: Path,
+    runtime: str,
+    precision: str,
+    spp: float | None,
+    prior: tuple[Path, str | None],
+    out: Path | None,
 ) -> dict[str, Any]:
     labelled = read_dataset(spec)
     predictor = load_predictor(model, runtime, precision)
@@ -133,6 +163,8 @@ def _on_dataset(
     compared = compare_labels(labelled, keypoints, boxes, skeleton)
     result = _empty_result()
     errors = _measure_into(result, compared, spp)
+    if prior[1] is not None:
+        _measure_poses(result, [keypoints], limits_of_prior(prior[0], prior[1], skeleton))
     result["samples"], result["clips"] = labelled.num_people, {"compared": labelled.num_people, "without_truth": 0}
     if out is not None:
         badness, captions = _badness(errors), []

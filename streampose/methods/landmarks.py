@@ -21,8 +21,8 @@ Where we differ (each is a switch):
   batches, Phi learns from figures: capsules of the skeleton file's thickness, in random colours, painted over the
   videos' borders in unpaired poses. They use nothing but what the method has already, and settle which part of the body
   is which, which the adversarial term would otherwise have to find out alone.
-- `detector: ...-sided`: middle, left and right bones are drawn in a channel each. An arm before the trunk cannot be seen
-  in one channel, so that eta alone errs by 2.8 % of the image instead of 1.4 %, and x^ says nothing about it either.
+- `detector: ...-sided`: middle, left and right bones are drawn in a channel each. In one channel the trunk hides an arm
+  before it, so that eta alone errs by 2.8 % of the image instead of 1.4 %, and x^ says nothing about it either.
 - `facing`: a picture of sticks is the same from before and behind, so eta would learn the mean of both namings. The
   sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips.
 - `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else

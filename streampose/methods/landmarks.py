@@ -187,8 +187,8 @@ class LandmarksTask:
         if self.labelled is None:
             return _tensors(out)
         count = labelled_count(self.labelled, config.supervision, B)
-        how = Augmentation(**AugmentationConfig().model_dump())
-        return _tensors(out) | labelled_batch(self.labelled, self.skeleton, count, rng, how)
+        changes = Augmentation(**AugmentationConfig().model_dump())
+        return _tensors(out) | labelled_batch(self.labelled, self.skeleton, count, rng, changes)
 
     def _drawn(self, count: int, rng: np.random.Generator) -> Any:
         assert self.poses is not None

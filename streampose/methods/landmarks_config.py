@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from streampose.config import Strict, load_preset
 from streampose.methods.mask_config import SupervisionConfig
@@ -96,6 +96,12 @@ class LandmarksConfig(Strict):
         if value not in PLANS:
             raise ValueError(f"there are {', '.join(PLANS)}")
         return value
+
+    @model_validator(mode="after")
+    def _limbs_need_an_appearance(self) -> LandmarksConfig:
+        if self.limb_masks and not self.conditional:
+            raise ValueError("limb_masks masks the appearance image; it needs conditional=true")
+        return self
 
     @field_validator("weights")
     @classmethod

@@ -285,5 +285,7 @@ def test_unknown_settings_are_refused():
         load_landmarks_config("tiny", None, ["detector=huge"])
     with pytest.raises(ConfigError, match="perceptual"):
         load_landmarks_config("tiny", None, ["weights.percept=1"])
+    with pytest.raises(ConfigError, match="conditional"):
+        load_landmarks_config("tiny", None, ["limb_masks=true", "conditional=false"])
     with pytest.raises(ConfigError, match="preset"):
         load_landmarks_config("enormous")

@@ -20,6 +20,7 @@ from streampose import __version__
 from streampose.config import skeleton_from_dict
 from streampose.console import logger
 from streampose.errors import BundleError, ConfigError, StoreError, TrainingError
+from streampose.export_lifter import export_lifter, lifts
 from streampose.geometry.crop import shrink
 from streampose.models.detector import build_detector
 from streampose.runtime.bundle import INT8_FILE, MODEL_FILE, WEIGHTS_FILE, Bundle, load_bundle, write_bundle
@@ -58,6 +59,7 @@ def export(
     Returns:
         {"bundle", "runtime", "precision", "parity_px", "difference_px": {"median", "p95", "max"}}: how far x, y or z of
         a joint are from eager PyTorch, in crop pixels; `parity_px` is the largest difference for f32, else the median.
+        A run or bundle of a lifter gives `parity_mm` instead, see `export_lifter`.
 
     Raises:
         TrainingError: there is no run, or it has no checkpoint.
@@ -65,6 +67,8 @@ def export(
         ConfigError, StoreError: the runtime, the precision or the store.
     """
     out, run = Path(out), Path(run)
+    if lifts(run):
+        return export_lifter(run=run, out=out, runtime=runtime, precision=precision, metrics=metrics)
     read = _read_bundle if (run / "bundle.json").is_file() else _read_run
     detector, skeleton, input_size, described = read(run)
     if metrics is not None:

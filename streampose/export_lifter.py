@@ -32,6 +32,17 @@ OPSET = 17
 CALIBRATION_FILE = "calibration.json"  # in a run's folder, written when it was measured
 PARITY_MM = 0.1  # between a runtime and eager PyTorch
 TRIALS = 64
+LIFTING_METHODS = ("hypotheses",)
+
+
+def lifts(run: Path) -> bool:
+    """Whether a run, a checkpoint or a bundle is of a lifter."""
+    for folder in (run, run.parent.parent):  # a checkpoint lies two below its run
+        if (folder / "bundle.json").is_file():
+            return load_bundle(folder, None).kind == "lifter"
+        if (folder / "config.yaml").is_file():
+            return read_yaml(folder / "config.yaml").get("method") in LIFTING_METHODS
+    return False
 
 
 def neutral_part(lifter: nn.Module, num_joints: int) -> LifterPart:

@@ -28,7 +28,8 @@ from streampose.training.checkpoint import write_json
 
 MAX_HELD_OUT = 600  # frames that are measured after training, and of them at every checkpoint:
 MAX_SCORED = 96
-MAX_CALIBRATING = 1500  # poses of the prior that say how far true joints are off
+MAX_VIEWS = 300  # of held-out poses, that a lifter is measured on
+MAX_CALIBRATING = 800  # poses of the prior that say how far true joints are off
 LIFTER = "lifter"  # in the folder of models
 
 
@@ -114,7 +115,7 @@ class LifterJudge:
         self._skeleton, examples = skeleton, task.examples
         cameras = {name: getattr(settings, name) for name in ("elevation_degrees", "roll_degrees", "distance")}
         self._scored = photograph(examples.test, skeleton, MAX_SCORED, settings.seed, **cameras)
-        self._measured = photograph(examples.test, skeleton, MAX_HELD_OUT, settings.seed, **cameras)
+        self._measured = photograph(examples.test, skeleton, MAX_VIEWS, settings.seed, **cameras)
         self._calibrating = photograph(examples.train, skeleton, MAX_CALIBRATING, settings.seed + 1, **cameras)
         self._part: LifterPart | None = None
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from streampose.config import load_skeleton, skeleton_from_dict, skeleton_to_dict
 from streampose.errors import ConfigError, StoreError, TrainingError
+from streampose.export import export
 from streampose.metrics.label_free import render_skeletons
 from streampose.runtime.bundle import load_bundle
 from streampose.selftrain import selftrain, training_minutes
@@ -287,3 +288,52 @@ def test_labels_are_learnt_measured_and_named_in_the_run(tmp_path):
     assert all("supervised" in entry["terms"] for entry in read_log(Path(result["run"]) / "log.jsonl"))
     tuned = few(store, tmp_path, refine="labels", overrides=["steps=2", "rounds=1", "round_steps=1", "batch_size=4"])
     assert tuned["method"] == "labels" and "held-out labelled frames" in tuned["gate"]["reason"]
+
+
+def test_a_lifter_is_trained_measured_exported_and_promoted(tmp_path):
+    from streampose.runtime.lifter import load_lifter
+    from streampose.store.priors import write_prior
+    from streampose.synthetic.built_in_prior import built_in_prior
+
+    store = tmp_path / "poses.zarr"  # without a single clip
+    write_prior(store, built_in_prior(HUMAN, 128, 0))
+    options = {"method": "hypotheses", "overrides": ["steps=6", "batch_size=8"], "device": "cpu", "precision": "f32"}
+    folders = {"store": store, "out": tmp_path / "runs", "models": tmp_path / "models"}
+    first = selftrain(**folders, **options)
+    assert first["promoted"] and first["gate"]["reason"] == "the first lifter"
+    assert first["metrics"]["pa_mpjpe_mm"] < first["metrics_before"]["pa_mpjpe_mm"] and first["parity_mm"] < 0.1
+    assert not (tmp_path / "models" / "current").exists()  # that is where detectors are
+    bundle = load_bundle(tmp_path / "models" / "lifter", "lifter")
+    assert bundle.method == "hypotheses" and bundle.metrics["coverage90"] > 0.5
+    assert np.isfinite(load_lifter(bundle.path).lift(np.random.default_rng(0).random((1, 17, 2))).pose).all()
+    worse = selftrain(**folders, **{**options, "overrides": ["steps=1", "batch_size=8"]})
+    assert not worse["promoted"] and "worse" in worse["gate"]["reason"]
+    again = export(run=Path(first["run"]), out=tmp_path / "again")
+    assert load_bundle(tmp_path / "again", None).kind == "lifter" and again["parity_mm"] < 0.1
+    assert load_bundle(tmp_path / "again", None).sha256["weights.safetensors"] == bundle.sha256["weights.safetensors"]
+
+
+def test_a_resumed_lifter_is_the_one_that_never_stopped(tmp_path, monkeypatch):
+    from streampose.methods.hypotheses import HypothesesTask
+    from streampose.store.priors import write_prior
+    from streampose.synthetic.built_in_prior import built_in_prior
+
+    write_prior(tmp_path / "poses.zarr", built_in_prior(HUMAN, 128, 0))
+    options = {"method": "hypotheses", "store": tmp_path / "poses.zarr", "models": tmp_path / "models"}
+    options |= {"overrides": ["steps=6", "batch_size=8"], "device": "cpu", "precision": "f32"}
+    whole = selftrain(out=tmp_path / "whole", **options)
+    loss, calls = HypothesesTask.loss, []
+
+    def interrupted(self, batch, step):
+        calls.append(step)
+        if step == 3 and len(calls) < 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, batch, step)
+
+    monkeypatch.setattr(HypothesesTask, "loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        selftrain(out=tmp_path / "halves", **options)
+    monkeypatch.setattr(HypothesesTask, "loss", loss)
+    halves = selftrain(out=tmp_path / "halves", resume=True, **options)
+    one, other = (load_file(Path(run["checkpoint"]) / "model.safetensors") for run in (whole, halves))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

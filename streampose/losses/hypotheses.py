@@ -98,6 +98,11 @@ def diversity(one: Tensor, other: Tensor, one_code: Tensor, other_code: Tensor, 
     return (between / (one_code - other_code).abs().mean(1).clamp_min(1e-6)).clamp_max(tau)
 
 
+def off_normal(codes: Tensor) -> Tensor:
+    """How far codes (B, Z) are from mean 0 and deviation 1 in each dimension, squared: (Z,)."""
+    return codes.mean(0) ** 2 + (torch.sqrt(codes.var(0, correction=0) + 1e-8) - 1) ** 2
+
+
 def code_distance(codes: Tensor, read: Tensor) -> Tensor:
     """Distance between the codes and what the encoder reads from their poses (Eq. 7): (B, Z), (B, Z) -> (B,)."""
     return (codes - read).abs().mean(1)

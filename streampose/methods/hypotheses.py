@@ -52,7 +52,7 @@ from streampose.models.lifter import PRESETS, CameraNetwork, CodeEncoder, PoseCr
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 
-TERMS = ("critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency")
+TERMS = ("critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency", "normal")
 
 
 class HypothesesConfig(Strict):
@@ -197,9 +197,11 @@ class HypothesesTask:
         if "diversity" in weights:
             terms["diversity"] = -losses.diversity(first, second, codes[:B], codes[B:], config.tau).mean()
         if "codes" in weights:
-            terms["codes"] = losses.code_distance(codes, self.encoder(poses)).mean()
+            terms["codes"] = losses.code_distance(codes, self.encoder(centred(lifted))).mean()
         if "consistency" in weights:
-            terms["consistency"] = self.consistency(lifted[:B].detach(), batch)
+            terms["consistency"], read = self.consistency(lifted[:B].detach(), batch)
+            if "normal" in weights:
+                terms["normal"] = losses.off_normal(read).mean()
         return {name: terms[name] for name in weights}, dict(weights)
 
     def features(self, poses: Tensor) -> Tensor:
@@ -217,15 +219,18 @@ class HypothesesTask:
             rotation = rotation_to(poses[:, self.trunk], self.template.to(poses.device))
         return poses @ rotation.transpose(1, 2)
 
-    def consistency(self, lifted: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def consistency(self, lifted: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """A made pose, seen from elsewhere and lifted again, comes out as it was."""
         turned, again = lifted @ batch["turns"].transpose(1, 2), batch["again"]
         turned = turned - (turned.amax(1, keepdim=True) + turned.amin(1, keepdim=True)) / 2
         away = batch["away"] * 2 * turned.abs().amax((1, 2))[:, None, None]
         joints, _, deviation = normalise(turned[..., :2] / (1 + turned[..., 2:] / away), again)
-        found = self.lifter(joints, again, torch.zeros_like(batch["codes"][: len(lifted)]))
-        expected = (turned - turned.mean(1, keepdim=True)) / deviation[:, None, None]
-        return (found - found.mean(1, keepdim=True) - expected).abs().mean()
+        expected = centred(turned) / deviation[:, None, None]
+        half = len(lifted) // 2 if "codes" in self.weights else 0
+        read = self.encoder(expected[:half])
+        codes = torch.cat([read, torch.zeros_like(batch["codes"][half : len(lifted)])])
+        found = self.lifter(joints, again, codes)
+        return (centred(found) - expected).abs().mean(), read
 
     @torch.no_grad()
     def picture(self, batch: dict[str, Tensor], step: int) -> np.ndarray | None:
@@ -233,6 +238,11 @@ class HypothesesTask:
         joints, _, _ = normalise(batch["joints"][:6], batch["visibility"][:6])
         lifted = self.lifter(joints, batch["visibility"][:6], torch.zeros_like(batch["codes"][:6]))
         return draw_lifted(joints.cpu().numpy(), lifted.float().cpu().numpy(), self.skeleton)
+
+
+def centred(poses: Tensor) -> Tensor:
+    """Poses (B, K, 3) about the mean of their joints."""
+    return poses - poses.mean(1, keepdim=True)
 
 
 def rotation_to(points: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from streampose.structures import Skeleton
 
 SLOPE = 0.01  # of the leaky rectifiers
-PRESETS = {"tiny": (192, 16), "small": (384, 24), "base": (1024, 32)}  # width of the layers, length of the codes
+PRESETS = {"tiny": (192, 8), "small": (384, 24), "base": (1024, 32)}  # width of the layers, length of the codes
 
 
 class Residual(nn.Module):

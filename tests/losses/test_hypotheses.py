@@ -13,6 +13,7 @@ from streampose.losses.hypotheses import (
     gradient_penalty,
     mixed_kernel,
     mmd,
+    off_normal,
     reprojection,
     weak_perspective,
     witness,
@@ -92,6 +93,11 @@ def test_diversity_is_a_ratio_with_a_ceiling():
     assert diversity(one, other, *codes, tau=2.0).item() == pytest.approx(0.5)
     assert diversity(one, 100 * other, *codes, tau=2.0).item() == 2.0
     assert diversity(one, one, *codes, tau=2.0).item() == 0
+
+
+def test_codes_off_the_normal_distribution():
+    codes = torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
+    torch.testing.assert_close(off_normal(codes), torch.tensor([0.0, 10.0]), atol=1e-3, rtol=0)
 
 
 def test_code_distance():

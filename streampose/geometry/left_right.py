@@ -48,24 +48,45 @@ def handedness(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """
     left = np.array([pair[0] for pair in skeleton.flip_pairs], int)
     right = np.array([pair[1] for pair in skeleton.flip_pairs], int)
-    down = np.array([_unit(np.array(bone.direction))[1] for bone in skeleton.bones])
+    trunk, ahead = _trunk(skeleton), _ahead(skeleton)
+    if not tells_sides(skeleton):
+        return np.zeros(len(points))
     parent, child = (np.array([getattr(bone, end) for bone in skeleton.bones]) for end in ("parent", "child"))
     vectors = _unit(points[:, child] - points[:, parent])  # (T, bones, 3)
-    trunk = [n for n, bone in enumerate(skeleton.bones) if bone.constant and abs(down[n]) > 0.7]
-    if not len(left) or not trunk:
-        return np.zeros(len(points))
+    down = np.array([_unit(np.array(skeleton.bones[n].direction))[1] for n in trunk])
     sideways = _unit(_mean(points[:, left] - points[:, right], 1))
-    front = np.cross(_unit(_mean(vectors[:, trunk] * down[trunk, None], 1)), sideways)  # (T, 3) down x left
+    front = np.cross(_unit(_mean(vectors[:, trunk] * down[:, None], 1)), sideways)  # (T, 3) down x left
     signs = []
+    for n, before, sign in ahead:
+        pointing = vectors[:, n] if before is None else vectors[:, n] - vectors[:, before]
+        signs.append(sign * (pointing * front).sum(-1))
+    return np.nan_to_num(_mean(np.stack(signs, -1), -1))
+
+
+def tells_sides(skeleton: Skeleton) -> bool:
+    """Whether `handedness` can tell anything of such bodies: there is a trunk, left and right, and a front."""
+    return bool(skeleton.flip_pairs and _trunk(skeleton) and _ahead(skeleton))
+
+
+def _trunk(skeleton: Skeleton) -> list[int]:
+    """The bones along which a body stands upright."""
+    upright = [abs(_unit(np.array(bone.direction))[1]) > 0.7 for bone in skeleton.bones]
+    return [n for n, bone in enumerate(skeleton.bones) if bone.constant and upright[n]]
+
+
+def _ahead(skeleton: Skeleton) -> list[tuple[int, int | None, float]]:
+    """What tells the front: a bone, the one before it where the joint between bends one way, 1 for forward, -1 back."""
+    found: list[tuple[int, int | None, float]] = []
     above = {bone.child: n for n, bone in enumerate(skeleton.bones)}
+    middle = skeleton_middle(skeleton)
     for n, bone in enumerate(skeleton.bones):
         rest = -_unit(np.array(bone.direction))[2]  # the rest pose faces the camera, so its front is -z
         before = above.get(bone.parent)
-        if bone.parent in skeleton_middle(skeleton) and bone.child in skeleton_middle(skeleton) and abs(rest) > 0.3:
-            signs.append(np.sign(rest) * (vectors[:, n] * front).sum(-1))
+        if bone.parent in middle and bone.child in middle and abs(rest) > 0.3:
+            found.append((n, None, float(np.sign(rest))))
         elif before is not None and bone.toward[2] and skeleton.bones[before].toward[2]:
-            signs.append(-np.sign(bone.toward[2]) * ((vectors[:, n] - vectors[:, before]) * front).sum(-1))
-    return np.nan_to_num(_mean(np.stack(signs, -1), -1)) if signs else np.zeros(len(points))
+            found.append((n, before, -float(np.sign(bone.toward[2]))))
+    return found
 
 
 def skeleton_middle(skeleton: Skeleton) -> set[int]:

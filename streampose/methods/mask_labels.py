@@ -21,7 +21,7 @@ from streampose.structures import Skeleton
 VIEWS = ((1.0, 0.0, False), (1.0, 0.0, True), (0.88, 10.0, False), (0.88, -10.0, True))  # scale, degrees, flipped
 BATCH = 128
 SMOOTHING_SECONDS = 0.06
-FACING = 0.1  # metres that a joint moves, against one bone length of facing the wrong way
+FACING = 0.2  # metres that a joint moves, against a body that does not fit its left and right at all
 KNOWN = 100.0  # sides of the crop that joints would have to move before a frame is flipped whose naming is known
 AGREEMENT = 0.12  # spread of the views, in [-1, 1] coordinates, at which confidence falls to a third
 
@@ -249,9 +249,8 @@ def across_views(labels: Labels, instants: Instants, skeleton: Skeleton, anatomy
         rows = np.flatnonzero(instants.subject == number)
         rows = rows[np.argsort(instants.seconds[rows])]
         body = np.nan_to_num(world[rows])
-        there = torch.from_numpy(body)
-        facing = (anatomy.faces(there) - anatomy.faces(there[:, flip])).numpy()
-        swap = rows[flip_path(body, sure[rows].max(1), flip, FACING * facing)]
+        fits = anatomy.fits(torch.from_numpy(body)).numpy()
+        swap = rows[flip_path(body, sure[rows].max(1), flip, FACING * fits)]
         points[swap], sure[swap] = points[swap][:, :, flip], sure[swap][:, :, flip]
     for column in range(instants.frames.shape[1]):
         rows = np.flatnonzero(instants.frames[:, column] >= 0)

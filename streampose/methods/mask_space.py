@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streampose.geometry.left_right import handedness, tells_sides
 from streampose.geometry.triangulate_torch import triangulate_dlt
 from streampose.structures import Skeleton
 
@@ -38,20 +39,16 @@ class Cameras(NamedTuple):
 
 
 class Anatomy:
-    """What a skeleton file says about front and back, as far as it tells left from right in space."""
+    """What a skeleton file says about upright bodies, and whether their left and right are named as it says."""
 
     def __init__(self, skeleton: Skeleton):
-        bones, flip = skeleton.bones, skeleton.flip_index
+        bones = skeleton.bones
         rest = np.array([b.direction for b in bones], float).reshape(-1, 3)
         rest /= np.linalg.norm(rest, axis=1, keepdims=True)
         steady = np.array([b.swing_degrees <= 25 and abs(d[2]) < 0.1 for b, d in zip(bones, rest, strict=True)], float)
-        ahead = np.array([b.toward for b in bones], float).reshape(-1, 3)
-        ahead[:, 2] += rest[:, 2]
-        self.flip = torch.tensor(flip)
+        self.skeleton, self.flip, self.tells = skeleton, torch.tensor(skeleton.flip_index), tells_sides(skeleton)
         self.parent, self.child = torch.tensor([b.parent for b in bones]), torch.tensor([b.child for b in bones])
         self.rest = torch.from_numpy(rest * (steady * [b.length for b in bones])[:, None]).float()
-        self.ahead = torch.from_numpy(ahead).float()
-        self.tells = bool((np.abs(ahead).sum() > 0) and (steady.sum() >= 2) and flip != list(range(len(flip))))
 
     def turn(self, world: Tensor) -> Tensor:
         """The frame of the body: rotations from the skeleton file's rest pose, (..., K, 3) -> (..., 3, 3)."""
@@ -63,10 +60,15 @@ class Anatomy:
         proper[:, 2] = torch.sign(torch.linalg.det(U @ Vh))
         return ((U * proper[:, None]) @ Vh).to(flat).reshape(*world.shape[:-2], 3, 3)
 
-    def faces(self, world: Tensor) -> Tensor:
-        """How far bones point to where they may, in the frame of the body: (..., K, 3) -> (...), higher is likelier."""
-        vectors = world[..., self.child.to(world.device), :] - world[..., self.parent.to(world.device), :]
-        return torch.einsum("...ij,nj,...ni->...", self.turn(world), self.ahead.to(world), vectors)
+    def fits(self, world: Tensor) -> Tensor:
+        """How well left and right fit the body, see `left_right.handedness`: (..., K, 3) -> (...), without a gradient.
+
+        Its sign changes where left and right are exchanged.
+        """
+        flat = world.detach().reshape(-1, *world.shape[-2:])
+        return (
+            torch.from_numpy(handedness(flat.double().cpu().numpy(), self.skeleton)).to(world).reshape(world.shape[:-2])
+        )
 
 
 class Space(NamedTuple):
@@ -157,8 +159,7 @@ def choose_namings(rays: Tensor, weight: Tensor, cameras: Cameras, anatomy: Anat
     best = cost.argmin(0)
     chosen = swaps[best]  # (G, V)
     body = torch.nan_to_num(world[best, torch.arange(G, device=rays.device)])
-    away = anatomy.faces(body[:, flip]) > anatomy.faces(body)
-    return chosen ^ away[:, None]
+    return chosen ^ (anatomy.fits(body) < 0)[:, None]
 
 
 def _meeting_points(rays: Tensor, weight: Tensor, cameras: Cameras) -> Tensor:

@@ -119,7 +119,8 @@ def test_mixed_namings_are_settled_by_anatomy(bodies):
     mixed = torch.where(swapped[..., None, None], xy[:, :, FLIP], xy) + 0.02 * torch.randn_like(xy)
     anatomy = Anatomy(SKELETON)
     assert anatomy.tells
-    body = (anatomy.faces(bodies) > anatomy.faces(bodies[:, FLIP])).float().mean()
+    body = (anatomy.fits(bodies) > 0).float().mean()
+    torch.testing.assert_close(anatomy.fits(bodies[:, FLIP]), -anatomy.fits(bodies))
     assert body == 1  # drawn figures face as their file says
     chosen = choose_namings(to_rays(mixed, cameras), torch.ones(6, 4, 17), cameras, anatomy)
     assert torch.equal(chosen, swapped)

@@ -159,3 +159,20 @@ def _write_shirt_finder(path: Path, skeleton: Skeleton) -> None:
     model.ir_version = 9
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+@pytest.fixture(scope="session")
+def lifter_bundle(tmp_path_factory) -> Path:
+    """An untrained lifter of human17."""
+    import torch
+
+    from streampose.export_lifter import neutral_part, write_lifter
+    from streampose.models.lifter import build_lifter
+
+    skeleton = load_skeleton("human17")
+    torch.manual_seed(0)
+    lifter = build_lifter("tiny", skeleton)
+    part = neutral_part(lifter, skeleton.num_joints)
+    out = tmp_path_factory.mktemp("lifter") / "bundle"
+    write_lifter(lifter, out, skeleton=skeleton, part=part, method="hypotheses", preset="tiny")
+    return out

@@ -12,6 +12,7 @@ from streampose.annotate import Smoother, annotate
 from streampose.config import load_skeleton
 from streampose.errors import BundleError, VideoError
 from streampose.formats.coco import read_coco
+from streampose.formats.lifted import read_lifted
 from streampose.formats.parquet import read_parquet
 from streampose.runtime.hold import Row
 from streampose.runtime.predictor import Predictor
@@ -124,6 +125,21 @@ def test_the_files_say_where_the_subject_is(videos, tmp_path):
     colourful = np.ptp(images[20], axis=-1) > 60  # the video is grey, the skeleton is not
     rows, columns = np.nonzero(colourful)
     assert abs(columns.mean() - centre(20)[0]) < 8 and abs(rows.mean() - centre(20)[1]) < 8
+
+
+def test_a_lifter_adds_poses_in_space(videos, tmp_path, lifter_bundle, model):
+    plain = annotate([videos / "good.mp4"], out=tmp_path)["sources"][0]
+    (entry,) = annotate([videos / "good.mp4"], out=tmp_path, lifter=lifter_bundle)["sources"]
+    assert "skipped" not in entry and set(entry["files"]) == {*plain["files"], "lifted"}
+    flat, space = read_parquet(entry["files"]["parquet"]), read_lifted(entry["files"]["lifted"])
+    np.testing.assert_array_equal(space.frame_index, flat.frame_index)
+    np.testing.assert_array_equal(space.track_id, flat.track_id)
+    assert np.isfinite(space.pose).all() and (space.confidence > 0).all()
+    seen = space.placement[:, None, :1] * space.pose[..., :2] + space.placement[:, None, 1:]
+    assert np.median(np.abs(seen.mean(1) - flat.xyz[..., :2].mean(1))) < 3  # where the joints are
+    model.bundle.skeleton = load_skeleton("mouse")
+    with pytest.raises(BundleError, match="does not find its pelvis"):
+        annotate([videos / "good.mp4"], out=tmp_path, lifter=lifter_bundle)
 
 
 def test_a_lamp_that_goes_on_and_off_is_nobody(tmp_path):

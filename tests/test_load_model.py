@@ -142,3 +142,16 @@ def test_needs_no_torch(walker_bundle):
 
 def test_what_it_takes_is_told():
     assert "load_model" in (inspect.getdoc(streampose.load) or "")
+
+
+def test_a_lifter_beside_the_model_gives_poses_in_space(walker_bundle, lifter_bundle, model, film):
+    lifting = streampose.load(walker_bundle, threads=1, lifter=lifter_bundle)
+    poses = lifting(film[0])
+    assert model(film[0]).lifted is None and poses.lifted.pose.shape == (1, len(lifting.joints), 3)
+    assert poses.lifted.hypotheses.shape[:2] == (1, 10) and np.isfinite(poses.lifted.covariance).all()
+    assert len(lifting(np.zeros((50, 40, 3), np.uint8)).lifted.pose) == 0
+    for n in range(10):
+        tracked = lifting.track(film[n], n / 25)
+        assert len(tracked.lifted.pose) == len(tracked)
+    with pytest.raises(BundleError, match="reads pictures"):
+        streampose.load(walker_bundle, lifter=walker_bundle)

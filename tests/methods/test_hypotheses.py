@@ -81,7 +81,7 @@ def test_every_term_reaches_its_network(prior):
     task = make_task(prior)
     terms, weights = task.loss(task.batch(0), 0)
     assert terms.keys() == weights.keys() == {
-        "critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency",
+        "critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency", "normal",
     }  # fmt: skip
     weighted_sum(terms, weights).backward()
     for name, network in task.networks.items():
@@ -90,8 +90,11 @@ def test_every_term_reaches_its_network(prior):
 
 def test_terms_that_weigh_nothing_are_left_out(prior):
     task = make_task(prior, "weights.diversity=0", "weights.codes=0", "weights.consistency=0")
-    terms, _ = task.loss(task.batch(0), 0)
-    assert terms.keys() == {"critic", "penalty", "reprojection", "camera"}
+    terms, weights = task.loss(task.batch(0), 0)
+    assert terms.keys() == weights.keys() == {"critic", "penalty", "reprojection", "camera"}
+    plain = make_task(prior, "weights.diversity=0", "weights.codes=0", "weights.camera=0")
+    terms, weights = plain.loss(plain.batch(0), 0)
+    assert terms.keys() == weights.keys() == {"critic", "penalty", "reprojection", "consistency"}
     with pytest.raises(ConfigError, match="unknown beauty"):
         load_hypotheses_config("tiny", None, ["weights.beauty=1"])
 

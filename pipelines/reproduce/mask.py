@@ -40,25 +40,20 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from streampose.console import logger, start_logging
+from streampose.evaluation.exact import Exact, measure, predict_crops, read_exact
 from streampose.files import write_text
-from streampose.geometry.crop import crop_from_source
-from streampose.geometry.project import camera_from_world
 from streampose.ingest import ingest
 from streampose.methods.mask import MaskConfig, MaskTask, load_mask_config
-from streampose.methods.mask_data import Frames, read_frames, resize_images
+from streampose.methods.mask_data import Frames, read_frames
 from streampose.methods.mask_labels import Labels, predict_labels
+from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mask_views import Instants, find_instants
-from streampose.metrics.flips import ambiguity_ratio
-from streampose.metrics.keypoints_2d import mse_percent, pck, segment_size
-from streampose.metrics.keypoints_3d import metric_from_pixels, mpjpe, pa_mpjpe
-from streampose.metrics.post_processing import apply_linear, fit_linear
 from streampose.models.detector import build_detector
-from streampose.report import Section, Table, write_report
+from streampose.report import Section, Table, write_picture, write_report
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.synth import synth
-from streampose.synthetic.truth import read_truth
-from streampose.training.checkpoint import load_networks
+from streampose.training.checkpoint import has_checkpoint, load_networks
 from streampose.training.engine import train
 
 SIZE = 64
@@ -177,85 +172,6 @@ def make_data(folder: Path) -> None:
         ingest([folder / "unseen"], store=folder / "unseen.zarr")
 
 
-class Exact(NamedTuple):
-    """Crops and truth: joints (N, K, 2) crop pixels, world (N, K, 3) mm about the root, mm_per_pixel (N,)."""
-
-    frames: Frames
-    joints: np.ndarray
-    world: np.ndarray
-    mm_per_pixel: np.ndarray
-    instants: Instants
-
-
-def read_exact(store: Path, folder: Path, skeleton: Skeleton) -> Exact:
-    """The crops of a store and the truth of the one person in each of its videos."""
-    reader = StoreReader(store)
-    frames = read_frames(reader, SIZE, 4096)
-    N, K = len(frames), skeleton.num_joints
-    joints, world, scale = np.full((N, K, 2), np.nan), np.full((N, K, 3), np.nan), np.full(N, np.nan)
-    for number, clip in enumerate(reader.clips()):
-        truth = read_truth(folder / f"{Path(clip.source).stem}.truth.npz")
-        columns = [list(truth.joints).index(name) for name in skeleton.joints]
-        rows = np.flatnonzero(frames.clip == number)
-        at = np.abs(truth.pts_seconds[None] - frames.seconds[rows, None]).argmin(1)
-        pose = camera_from_world(truth.joints_3d[at, 0][:, columns], truth.R[at], truth.t[at])
-        middle = (truth.boxes[at, 0, :2] + truth.boxes[at, 0, 2:]) / 2
-        box = frames.boxes[rows]
-        shown = ((middle > box[:, :2]) & (middle < box[:, 2:])).all(1)[:, None, None]  # else a shadow was followed
-        joints[rows] = np.where(shown, crop_from_source(truth.joints_2d[at, 0][:, columns], box, SIZE), np.nan)
-        world[rows] = np.where(shown, 1000 * (pose - pose[:, [skeleton.root]]), np.nan)
-        pixel = (box[:, 2] - box[:, 0]) / SIZE
-        scale[rows] = 1000 * pose[:, skeleton.root, 2] / truth.K[at, 0, 0] * pixel
-    return Exact(frames, joints, world, scale, find_instants(reader, frames))
-
-
-# ---------------------------------------------------------------------------------------------------------- measure
-
-
-def measure(detector: torch.nn.Module, exact: Exact, skeleton: Skeleton) -> dict[str, float]:
-    """The metrics of a detector: of every second moment of sessions, or every second frame where there are none."""
-    table = exact.instants.frames[::EVERY] if len(exact.instants) else np.arange(0, len(exact.frames), EVERY)[:, None]
-    table = table[(table >= 0).all(1)]
-    index = table.ravel()
-    crops = resize_images(exact.frames.crops[index], SIZE)
-    with torch.inference_mode():
-        parts = [
-            detector.eval()(torch.from_numpy(crops[start : start + 128]).permute(0, 3, 1, 2).float() / 255).keypoints
-            for start in range(0, len(crops), 128)
-        ]
-    keypoints = torch.cat(parts).numpy()
-    pixels = np.concatenate([(keypoints[..., :2] + 1) * SIZE / 2 - 0.5, keypoints[..., 2:] * SIZE / 2], -1)
-    joints, world = exact.joints[index], exact.world[index]
-    swapped = pixels[:, skeleton.flip_index]
-    errors, errors_swapped = (mse_percent(points[..., :2], joints, SIZE) for points in (pixels, swapped))
-    own, other = np.nanmean(errors, 1), np.nanmean(errors_swapped, 1)
-    better = np.where((other < own)[:, None, None], swapped, pixels)
-    torso = segment_size(joints, skeleton.torso)
-    metrics = {
-        "mse_percent": np.nanmean(own), "mse_percent/flips": np.nanmean(np.minimum(own, other)),
-        "mse_percent/spp": _after_spp(pixels[..., :2], joints),
-        "pck@0.2": np.nanmean(pck(pixels[..., :2], joints, torso, 0.2)),
-        "pck@0.2/flips": np.nanmean(pck(better[..., :2], joints, torso, 0.2)),
-    }  # fmt: skip
-    bodies = [metric_from_pixels(points, skeleton.root, exact.mm_per_pixel[index]) for points in (pixels, better)]
-    metrics |= {
-        "mpjpe_mm": np.nanmean(mpjpe(bodies[0], world, skeleton.root)),
-        "mpjpe_mm/flips": np.nanmean(mpjpe(bodies[1], world, skeleton.root)),
-        "pa_mpjpe_mm": np.nanmean(pa_mpjpe(bodies[0], world)),
-    }
-    if table.shape[1] > 1:
-        metrics["ambiguity"] = 100 * ambiguity_ratio(own.reshape(table.shape), other.reshape(table.shape))
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _after_spp(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """2D error after a linear map that is fitted on the first half of the pictures and measured on the second."""
-    half = len(predicted) // 2
-    features, targets = predicted.reshape(len(predicted), -1), truth.reshape(len(truth), -1)
-    mapped = apply_linear(fit_linear(features[:half], targets[:half]), features[half:])
-    return float(np.nanmean(mse_percent(mapped.reshape(predicted[half:].shape), truth[half:], SIZE)))
-
-
 # ------------------------------------------------------------------------------------------------------------ train
 
 
@@ -293,8 +209,8 @@ def read_data(folder: Path) -> Data:
     skeleton, frames = reader.skeleton, read_frames(reader, SIZE, 4096)
     instants = find_instants(reader, frames)
     of_sessions = np.unique(instants.frames[instants.frames >= 0])
-    test = read_exact(folder / "test.zarr", folder / "test", skeleton)
-    unseen = read_exact(folder / "unseen.zarr", folder / "unseen", skeleton)
+    test = read_exact(folder / "test.zarr", folder / "test", skeleton, SIZE)
+    unseen = read_exact(folder / "unseen.zarr", folder / "unseen", skeleton, SIZE)
     return Data(skeleton, frames, instants, of_sessions, test, unseen)
 
 
@@ -312,9 +228,11 @@ def run_cell(name: str, seed: int, data: Data, arguments: argparse.Namespace) ->
     assert start is not None
     detector = build_detector("tiny", data.skeleton.num_joints, SIZE)
     detector.load_state_dict(start["detector"])
-    metrics = measure(detector, data.test, data.skeleton)
-    metrics |= {f"unseen/{key}": value for key, value in measure(detector, data.unseen, data.skeleton).items()}
-    return {"cell": name, "seed": seed, "steps": task.total_steps if cell.stage else 0, "metrics": metrics}
+    metrics, people = measure(detector, data.test, data.skeleton, EVERY)
+    for found, unseen in zip((metrics, people), measure(detector, data.unseen, data.skeleton, EVERY), strict=True):
+        found.update({f"unseen/{key}": value for key, value in unseen.items()})  # type: ignore[attr-defined]
+    steps = task.total_steps if cell.stage else 0
+    return {"cell": name, "seed": seed, "steps": steps, "metrics": metrics, "people": people}
 
 
 def make_task(
@@ -400,26 +318,39 @@ def judge(ordering: Ordering, found: dict[str, dict[str, list[float]]]) -> dict[
     return result | {"holds": holds, "values": [[low, low_half], [high, high_half]]}
 
 
+def agreeing(ordering: Ordering, people: dict[tuple[str, str], list[list[float]]]) -> dict[str, Any]:
+    """For how many of the people who are measured a finding holds, in the mean over seeds."""
+    values = [people.get((name, ordering.metric), []) for name in (ordering.better, ordering.worse)]
+    if not all(values):
+        return {}
+    gain = ordering.factor * np.mean(values[1], 0) - np.mean(values[0], 0)
+    return {"people": [int(((-gain if ordering.higher else gain) > 0).sum()), len(gain)]}
+
+
 def report(folder: Path) -> list[dict[str, Any]]:
     """Write mask.html, mask.md and mask.json of all cells that are done; returns the judged orderings."""
     results = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
     found: dict[str, dict[str, list[float]]] = {}
+    people: dict[tuple[str, str], list[list[float]]] = {}
     for result in sorted(results, key=lambda r: r["seed"]):
         for metric, value in result["metrics"].items():
             found.setdefault(result["cell"], {}).setdefault(metric, []).append(value)
-    judged = [judge(ordering, found) for ordering in ORDERINGS]
+        for metric, values in result.get("people", {}).items():
+            people.setdefault((result["cell"], metric), []).append(values)
+    judged = [judge(ordering, found) | agreeing(ordering, people) for ordering in ORDERINGS]
     tables, text = [], ["# The ablations of `mask` at our scale", ""]
     for number, name_of in TABLES.items():
         rows = [_row(name, cell, found.get(name, {})) for name, cell in CELLS.items() if cell.table == number]
         header = ["configuration", "seeds", *COLUMNS.values(), "paper"]
         tables.append(Table(header, rows))
         text += [name_of, "", *_markdown(header, rows), ""]
-    header = ["finding", "metric", "better", "worse (times the factor)", "difference, same seeds", "holds"]
+    header = ["finding", "metric", "better", "worse (times the factor)", "difference, same seeds", "people", "holds"]
     rows = []
     for verdict in judged:
         low, high = (_shown(*pair) for pair in verdict.get("values", [(math.nan, 0)] * 2))
         difference = _shown(*verdict["difference"]) if "difference" in verdict else ""
-        rows.append([verdict["claim"], verdict["metric"], low, high, difference, verdict["holds"]])
+        people_of = "{} of {}".format(*verdict["people"]) if "people" in verdict else ""
+        rows.append([verdict["claim"], verdict["metric"], low, high, difference, people_of, verdict["holds"]])
     text += ["Findings of the paper", "", *_markdown(header, rows), ""]
     explained = [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]
     sections = [Section("Findings", ["Mean and 95 % interval over seeds."], [Table(header, rows)])]
@@ -429,6 +360,25 @@ def report(folder: Path) -> list[dict[str, Any]]:
     write_text(folder / "mask.md", "\n".join(text) + "\n")
     write_text(folder / "mask.json", json.dumps({"cells": results, "findings": judged}, indent=1) + "\n")
     return judged
+
+
+def draw(data: Data, arguments: argparse.Namespace) -> None:
+    """Write mask.png: a row of crops of the measured people, and beneath it what each row of tables 4 and 5 says."""
+    moments = data.test.instants
+    firsts = [np.flatnonzero(moments.subject == person)[40] for person in np.unique(moments.subject)]
+    index = moments.frames[firsts][:, :2].ravel()
+    crops = data.test.frames.crops[index]
+    rows: list[np.ndarray] = []
+    for name in (name for name, cell in CELLS.items() if cell.table in (4, 5)):
+        run = _run(arguments, name, arguments.seeds[0])
+        if has_checkpoint(run):
+            detector = build_detector("tiny", data.skeleton.num_joints, SIZE)
+            detector.load_state_dict(load_networks(run)["detector"])
+            points = torch.from_numpy((predict_crops(detector, crops) + 0.5) * 2 / SIZE - 1)
+            shown = draw_columns(torch.from_numpy(crops), [], points, data.skeleton)
+            rows += [shown[len(shown) // 2 :]] if rows else [shown]
+    if rows:
+        write_picture(arguments.folder / "mask.png", np.concatenate(rows, 0))
 
 
 def _row(name: str, cell: Cell, metrics: dict[str, list[float]]) -> list[str | int | float]:
@@ -471,6 +421,7 @@ def main() -> None:
             logger.info("cell %s, seed %d", name, seed)
             write_text(done, json.dumps(run_cell(name, seed, data, arguments), indent=1) + "\n")
             report(arguments.folder)
+    draw(data, arguments)
     for verdict in report(arguments.folder):
         logger.info("%s: %s", verdict["claim"], verdict["holds"])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,11 +22,19 @@ from streampose.methods.hypotheses import (
     make_hypotheses_task,
     rotation_to,
 )
-from streampose.methods.hypotheses_data import FEWEST_SEEN, find_prior, hide_joints, make_examples, random_turns
+from streampose.methods.hypotheses_data import (
+    FEWEST_SEEN,
+    detect_joints,
+    find_prior,
+    hide_joints,
+    make_examples,
+    random_turns,
+)
 from streampose.store.priors import Prior, write_prior
 from streampose.store.reader import StoreReader
 from streampose.synthetic.built_in_prior import built_in_prior
 from streampose.training.engine import weighted_sum
+from streampose.video.walker import draw_walker
 
 HUMAN = load_skeleton("human17")
 NOTHING = np.zeros((0, 17, 2)), np.zeros((0, 17))
@@ -186,3 +197,15 @@ def test_priors_that_do_not_fit_are_told(tmp_path, prior):
         make_hypotheses_task(StoreReader(store), HUMAN, config, "cpu")
     with pytest.raises(StoreError, match="no prior other"):
         find_prior(StoreReader(store), HUMAN, load_hypotheses_config("tiny", None, ["prior=other"]))
+
+
+def test_joints_are_detected_in_clips(walker_bundle):
+    film = np.stack([cv2.resize(draw_walker(n / 25, (320, 240)), (128, 128)) for n in range(70)])
+    reader = SimpleNamespace(
+        clips=lambda: [SimpleNamespace(id="a", num_frames=len(film))],
+        read_many=lambda items, masks: SimpleNamespace(frames=film[[n for _, n in items]]),
+    )
+    joints, believed = detect_joints(reader, HUMAN, str(walker_bundle))
+    assert joints.shape == (len(believed), 17, 2) and len(joints) > 50 and (believed.sum(1) >= FEWEST_SEEN).all()
+    with pytest.raises(ConfigError, match="not of mouse"):
+        detect_joints(reader, load_skeleton("mouse"), str(walker_bundle))

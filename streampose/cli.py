@@ -60,7 +60,6 @@ app = typer.Typer(
 app.add_typer(prior_app, name="prior")
 
 app.add_typer(labels_app, name="labels")
-app.command()(suggest)
 
 
 @app.callback(invoke_without_command=True)
@@ -329,6 +328,9 @@ def serve(
         raise typer.BadParameter("--camera and --source exclude each other")
 
     def verb() -> dict[str, Any]:
+        from streampose.ingestion.memory import share_memory_among_threads
+
+        share_memory_among_threads()  # before the libraries that start threads
         from streampose.serve import serve as run
 
         return run(
@@ -507,6 +509,9 @@ def doctor(as_json: Json = False, log_level: LogLevel = "info") -> None:
         return run()
 
     run_verb(verb, say_values, as_json, log_level)
+
+
+app.command()(suggest)
 
 
 def main() -> None:

@@ -16,10 +16,17 @@ def keep_memory_flat() -> None:
     Left alone, glibc keeps what each thread has freed for that thread, and begins to keep ever larger blocks: a video
     ten times as long then took up to three times the memory. Other systems' allocators are left as they are.
     """
+    share_memory_among_threads()
+    mallopt = _of_libc("mallopt")
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+
+
+def share_memory_among_threads() -> None:
+    """Have what one thread has freed used by all, so that a process that runs for days does not grow."""
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
 
 
 def give_back_memory() -> None:

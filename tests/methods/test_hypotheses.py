@@ -209,3 +209,13 @@ def test_joints_are_detected_in_clips(walker_bundle):
     assert joints.shape == (len(believed), 17, 2) and len(joints) > 50 and (believed.sum(1) >= FEWEST_SEEN).all()
     with pytest.raises(ConfigError, match="not of mouse"):
         detect_joints(reader, load_skeleton("mouse"), str(walker_bundle))
+
+
+def test_half_precision_changes_nothing(prior):
+    task = make_task(prior)
+    batch = task.batch(0)
+    torch.manual_seed(0)
+    expected, _ = task.loss(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = task.loss(batch, 0)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

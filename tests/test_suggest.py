@@ -111,14 +111,14 @@ def test_of_a_large_store_stretches_all_over_it_are_looked_at():
     ) == 10
 
 
-def test_doubt_and_distance_both_count():
-    line = np.array([[0.0], [0.1], [1.0], [1.1], [2.0], [9.0]])
-    chosen = choose_frames(candidates(line, [5, 5, 5, 5, 5, 5]), 3)
-    assert len(set(chosen)) == 3 and 5 in chosen  # what is far away is new
-    near = choose_frames(candidates(line, [0, 9, 0, 8, 0, 0]), 2)
-    assert near[0] == 1
-    far = choose_frames(candidates(line[:5], [1, 2, 3, 4, 5]), 2, labelled=[("a", 4)])
-    assert 4 not in far and far[0] in (0, 1, 2)  # what is labelled is not chosen, nor its neighbour first
-    assert len(choose_frames(candidates(line, [1] * 6), 99)) == 6
-    unknown = candidates(line, [np.nan] * 6)
-    assert (unknown.doubt() == 0.5).all()
+def test_what_is_chosen_stands_for_many_doubtful_frames():
+    crowd = np.concatenate([np.full((8, 1), 0.0), np.full((8, 1), 5.0), [[9.0]]])  # two crowds and one odd frame
+    assert {int(i) // 8 for i in choose_frames(candidates(crowd, [1] * 17), 2)} == {0, 1}
+    sure = choose_frames(candidates(crowd, [0] * 8 + [9] * 8 + [0]), 2)
+    assert sure[0] // 8 == 1  # the crowd of which the model is unsure goes first
+    doubtful = choose_frames(candidates(crowd, [0] * 8 + [1] * 8 + [9]), 3)
+    assert {int(i) // 8 for i in doubtful} == {0, 1, 2}
+    far = choose_frames(candidates(crowd, [1] * 17), 2, labelled=[("a", 0)])
+    assert 0 not in far and far[0] // 8 == 1  # what looks like a labelled frame is worth nothing
+    assert sorted(choose_frames(candidates(crowd, [1] * 17), 99)) == list(range(17))
+    assert (candidates(crowd, [np.nan] * 17).doubt() == 0.5).all()

@@ -1,9 +1,12 @@
-"""Which frames are worth a person's time: those that the model gets wrong, and that differ from each other.
+"""Which frames are worth a person's time: those that stand for many frames that the model gets wrong.
 
 How wrong is read from what needs no labels: the model's own doubt, how badly its skeleton covers the mask, how far the
-mirrored picture's joints lie from its own, how its joints jump from frame to frame. How different is the distance of
-poses and pictures. Frames are taken one by one: the next is the one whose doubt times its distance to all that are
-labelled or taken already is largest (k-centre, weighed; Sener & Savarese, ICLR 2018, take the distance alone).
+mirrored picture's joints lie from its own, how its joints jump from frame to frame. How alike two frames are is the
+distance of their poses and pictures. Frames are taken one by one: the next is the one that brings a labelled frame
+nearest to all others, each counted by its doubt (greedy facility location; Wei et al., ICML 2015, weigh alike).
+
+Where we differ from what is usual: the frame that is farthest from all labelled ones (k-centre; Sener & Savarese, ICLR
+2018), times its doubt, found the oddest frames, and a model learnt no more from a hundred of these than of any.
 """
 
 from __future__ import annotations
@@ -112,20 +115,23 @@ def choose_frames(candidates: Candidates, count: int, labelled: Sequence[tuple[s
     """
     known = set(labelled)
     taken = np.array([(c, int(f)) in known for c, f in zip(candidates.clip, candidates.frame, strict=True)], bool)
-    worth = LEAST_DOUBT + (1 - LEAST_DOUBT) * candidates.doubt()
-    features = candidates.features
-    distance = np.full(len(candidates), np.inf)
-    for i in np.flatnonzero(taken):
-        distance = np.minimum(distance, np.linalg.norm(features - features[i], axis=1))
+    worth = (LEAST_DOUBT + (1 - LEAST_DOUBT) * candidates.doubt()).astype(np.float32)
+    apart = _distances(candidates.features.astype(np.float32))  # (M, M)
+    left = apart[:, taken].min(1) if taken.any() else np.full(len(apart), apart.max(initial=0.0), np.float32)
     chosen: list[int] = []
     for _ in range(min(count, int((~taken).sum()))):
-        # before anything is known, the distance to the middle of all frames: nothing extreme goes first
-        gain = worth * distance if np.isfinite(distance).any() else worth / (1 + np.linalg.norm(features, axis=1))
+        gain = worth @ np.maximum(left[:, None] - apart, 0)  # how much nearer each would bring the others
         best = int(np.where(taken, -np.inf, gain).argmax())
         chosen.append(best)
         taken[best] = True
-        distance = np.minimum(distance, np.linalg.norm(features - features[best], axis=1))
+        left = np.minimum(left, apart[:, best])
     return np.array(chosen, int)
+
+
+def _distances(features: np.ndarray) -> np.ndarray:
+    """Distance of every row from every other: (M, D) -> (M, M)."""
+    square = (features**2).sum(1)
+    return np.sqrt(np.maximum(square[:, None] + square[None] - 2 * features @ features.T, 0))
 
 
 def thumbnails(crops: np.ndarray) -> np.ndarray:

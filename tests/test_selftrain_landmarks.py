@@ -8,6 +8,8 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError
+from streampose.export import export_detector
+from streampose.methods.landmarks import load_landmarks_config, make_landmarks_task
 from streampose.runtime.bundle import load_bundle
 from streampose.runtime.predictor import load_predictor
 from streampose.selftrain import choose_method, prior_overrides, selftrain
@@ -46,12 +48,13 @@ def test_a_bundle_of_landmarks_serves_like_any_other(store, tmp_path):
         assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
-def test_the_ancestor_runs_without_labels_and_poses(store, tmp_path):
-    result = selftrain(
-        store=store, method="landmarks", prior="none", overrides=FEW_STEPS, out=tmp_path / "runs",
-        models=tmp_path / "models", device="cpu", precision="f32",
-    )  # fmt: skip
-    assert load_bundle(result["bundle"]).preset == "ancestor-tiny"
+def test_the_ancestor_needs_neither_labels_nor_poses_and_exports(store, tmp_path):
+    config = load_landmarks_config("tiny", None, [*FEW_STEPS, "prior=none"])
+    task = make_landmarks_task(StoreReader(store), HUMAN, config, "cpu")
+    terms, _ = task.loss(task.batch(0), 0)
+    assert terms.keys() == {"perceptual"}
+    bundle, parity_px = export_detector(task.detector, HUMAN, 64, tmp_path / "bundle", preset=config.detector)
+    assert bundle.preset == "ancestor-tiny" and parity_px < 0.5
 
 
 def test_auto_takes_mask_where_masks_are_good(store):

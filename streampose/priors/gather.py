@@ -13,10 +13,11 @@ import numpy as np
 
 from streampose.console import logger, progress
 from streampose.errors import ConfigError, StreamposeError
+from streampose.geometry.bones import with_bones
 from streampose.metrics.plausibility import Limits, judge, learn_limits
 from streampose.priors.names import match_joints
 from streampose.priors.read import Reading, Take, read_takes
-from streampose.priors.retarget import about_root, bone_lengths_of, is_human, with_bones
+from streampose.priors.retarget import about_root, bone_lengths_of, is_human
 from streampose.store.priors import Prior, joints_by_name
 from streampose.synthetic.built_in_prior import built_in_prior
 

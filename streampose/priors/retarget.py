@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streampose.geometry.bones import bone_lengths
 from streampose.structures import Skeleton
 from streampose.synthetic.body import average_rig
 
@@ -29,40 +30,8 @@ def bone_lengths_of(skeleton: Skeleton, poses: np.ndarray) -> np.ndarray:
         ends = [(skeleton.joints[bone.parent], skeleton.joints[bone.child]) for bone in skeleton.bones]
         return np.array([np.linalg.norm(places[a] - places[b]) for a, b in ends])
     lengths = np.array([bone.length for bone in skeleton.bones])
-    ratio = _lengths(poses, skeleton) / lengths
+    ratio = bone_lengths(poses, skeleton) / lengths
     return lengths * (np.nanmedian(ratio) if np.isfinite(ratio).any() else 1.0)
-
-
-def with_bones(poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray) -> np.ndarray:
-    """Poses with bones of given lengths in their own directions; the root's places are scaled along.
-
-    Args:
-        poses: (N, K, 3), NaN where missing. A joint whose parent is missing keeps its way from the nearest ancestor
-            that is known, scaled as the whole pose is.
-        lengths: (B,).
-
-    Returns:
-        (N, K, 3); a joint at its parent's place is missing, since nobody knows which way the bone points.
-    """
-    known = np.isfinite(poses).all(-1)
-    actual = _lengths(poses, skeleton)
-    counted = np.isfinite(actual)
-    scale = np.where(counted, lengths, 0).sum(1) / np.maximum(np.where(counted, actual, 0).sum(1), 1e-9)
-    scale = np.where(counted.any(1), scale, 1.0)[:, None]
-    result = np.full(poses.shape, np.nan)
-    result[:, skeleton.root] = poses[:, skeleton.root] * scale
-    old, new = poses.copy(), result.copy()  # where a joint is missing: of its nearest known ancestor
-    for b, bone in enumerate(skeleton.bones):
-        way = poses[:, bone.child] - old[:, bone.parent]
-        length = np.linalg.norm(way, axis=-1, keepdims=True)
-        factor = np.where(known[:, [bone.parent]], lengths[b] / np.where(length > 0, length, np.nan), scale)
-        placed = new[:, bone.parent] + way * factor
-        first = ~np.isfinite(new[:, [bone.parent]]).all(-1)  # nothing above it is known
-        result[:, bone.child] = np.where(first, poses[:, bone.child] * scale, placed)
-        here = known[:, [bone.child]]
-        old[:, bone.child] = np.where(here, poses[:, bone.child], old[:, bone.parent])
-        new[:, bone.child] = np.where(here, result[:, bone.child], new[:, bone.parent])
-    return result
 
 
 def about_root(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
@@ -71,8 +40,3 @@ def about_root(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     middle = np.where(known[..., None], poses, 0).sum(1) / np.maximum(known.sum(1), 1)[:, None]
     origin = np.where(known[:, [skeleton.root]], poses[:, skeleton.root], middle)
     return poses - origin[:, None]
-
-
-def _lengths(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    parents, children = ([getattr(bone, end) for bone in skeleton.bones] for end in ("parent", "child"))
-    return np.linalg.norm(poses[:, children] - poses[:, parents], axis=-1)

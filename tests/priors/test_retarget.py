@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from streampose.config import load_skeleton
-from streampose.priors.retarget import AXES, about_root, bone_lengths_of, with_bones
+from streampose.geometry.bones import with_bones
+from streampose.priors.retarget import AXES, about_root, bone_lengths_of
 from streampose.synthetic.built_in_prior import built_in_prior
 
 HUMAN = load_skeleton("human17")

@@ -13,11 +13,12 @@ filmed by one camera; measured on 6 people with unseen rigs (`sessions`) and on 
 
 Table 4 and the last row of Table 5 are the paper's last stage (App. A.3). Before it, in the cells `tied`, the arms of
 the model are taken back: left and right arms are tied as in the paper's second stage, psi learns, and only trunk and
-legs are held by the model's own readings. Then `--steps` steps are taught by the masks alone, with psi and G as the
-rows say. Rows with Delta begin with SESSIONS, those without with SINGLE, which has seen no two views together. Without
-structure there is nothing to begin with, so those rows are trained from chance. Table 3 begins with a model taught from
-chance by the sessions alone, with the pseudo-labels that the shipped silhouette reader gives; it goes on by masks and
-pseudo-labels together, as the presets do, with sessions only or half of them and half new people of one camera.
+legs are held by the model's own readings (a second set of rows begins with arms kept, psi taught alike). Then `--steps`
+steps are taught by the masks alone, with psi and G as the rows say. Rows with Delta begin with SESSIONS, those without
+with SINGLE, which has seen no two views together. Without structure there is nothing to begin with, so those rows are
+trained from chance. Table 3 begins with a model taught from chance by the sessions alone, with the pseudo-labels that
+the shipped silhouette reader gives; it goes on by masks and pseudo-labels together, as the presets do, with sessions
+only or half of them and half new people of one camera.
 
 Where rows differ from the paper's: the physique mask weighs 4, as in the paper's second stage, instead of 1.5; our
 ceilings of bone lengths are kept, without which the printed losses run into other optima; z of the rows without Delta
@@ -74,6 +75,7 @@ class Cell:
     Attributes:
         table: 3, 4 or 5 of the paper; 0 for what other cells start from.
         start: a cell, `init` or `views_init` of the command line, or `nothing`.
+        arms: whether the stage `tied` leaves the arms as they are.
         stage: `tied` (arms taken back), `masks` (the ablated losses), `views` (pseudo-labels), `tune` (both), or
             none: only measured.
     """
@@ -86,6 +88,7 @@ class Cell:
     structure: bool = True
     psi: bool = True
     geodesic: bool = True
+    arms: bool = False
     share: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
 
@@ -106,6 +109,10 @@ CELLS = {
     "full": Cell(
         "full", 4, "tied", paper={"mpjpe_mm": 95.9, "ambiguity": 20.33, "mse_percent": 3.63}
     ),
+    "dressed": Cell("(psi taught, arms kept)", 0, "views_init", "tied", arms=True),
+    "no-psi-g-arms": Cell("arms kept, without psi, G", 4, "dressed", psi=False, geodesic=False),
+    "no-g-arms": Cell("arms kept, without G", 4, "dressed", geodesic=False),
+    "full-arms": Cell("arms kept, full", 4, "dressed"),
     "no-structure-psi": Cell(
         "without structure prior, psi", 5, "nothing", structure=False, psi=False, paper={"mse_percent": 20.22}
     ),
@@ -149,7 +156,9 @@ ORDERINGS = [
     Ordering("no structure prior is several (3) times worse", "full", "no-structure", "mse_percent/flips", 1 / 3),
     Ordering("triangulation at least halves the ambiguity", "no-psi-g", "no-psi-g-delta", "ambiguity", 0.5),
     Ordering("psi lowers the error", "no-g", "no-psi-g", "mpjpe_mm"),
+    Ordering("psi lowers the error, arms kept", "no-g-arms", "no-psi-g-arms", "mpjpe_mm"),
     Ordering("geodesic weighting lowers it again", "full", "no-g", "mpjpe_mm"),
+    Ordering("geodesic weighting lowers it again, arms kept", "full-arms", "no-g-arms", "mpjpe_mm"),
     Ordering("mixed views beat multi-view on unseen data", "mixed-view", "multi-view", "unseen/pck@0.2/flips", 1, True),
 ]
 
@@ -184,6 +193,8 @@ def cell_config(cell: Cell, seed: int, steps: int) -> MaskConfig:
         f"stages.masks.geodesic={cell.geodesic}",
         *(f"stages.{stage}.steps={count if stage == cell.stage else 0}" for stage, count in length.items()),
     ]  # fmt: skip
+    if cell.arms:
+        changes.append("stages.tied.terms.tied=0")
     if not cell.psi:
         changes.append("stages.masks.terms.physique=0")
     if not cell.structure:
@@ -263,6 +274,8 @@ def read_labels(task: MaskTask, data: Data, cell: Cell, folder: Path) -> Labels:
     if cell.stage != "tied":
         return _kept(folder / "labels-masks.npz", lambda: task.read_masks(torch.device("cpu")))
     own = _kept(folder / f"labels-{cell.start}.npz", lambda: _own_labels(task, data))
+    if cell.arms:
+        return own
     arms = sorted({bone.child for bone in data.skeleton.bones if bone.arm})
     confidence = own.confidence.copy()
     confidence[:, arms] = 0

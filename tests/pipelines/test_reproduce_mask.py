@@ -69,6 +69,6 @@ def test_the_page_is_written_from_the_cells_that_are_there(pipeline, tmp_path):
             (tmp_path / "cells" / f"{name}-{seed}.json").write_text(json.dumps(result))
     judged = {verdict["claim"]: verdict["holds"] for verdict in pipeline.report(tmp_path)}
     assert judged["psi lowers the error"] == "yes"
-    assert list(judged.values()).count("unknown") == 4
+    assert list(judged.values()).count("unknown") == 6
     assert "without psi, G" in (tmp_path / "mask.md").read_text()
     assert (tmp_path / "mask.html").stat().st_size > 1000 and (tmp_path / "mask.json").is_file()

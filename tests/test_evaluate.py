@@ -218,6 +218,19 @@ def test_without_truth_the_label_free_metrics_are_there(scene, walker_bundle, tm
     assert (tmp_path / "predictions.png").is_file()
 
 
+def test_a_prior_says_how_many_poses_a_body_could_take(scene, walker_bundle, tmp_path):
+    store, folder, truth = scene
+    result = evaluate(store=store, model=walker_bundle, runtime="onnx", prior="built-in")
+    assert 0 <= result["metrics"]["free/plausible"] <= 1 and "left_knee" in result["per_joint"]["free/joint_limits"]
+    with pytest.raises(StoreError, match="no prior nobody"):
+        evaluate(store=store, model=walker_bundle, runtime="onnx", prior="nobody")
+    with open_coco(tmp_path / "walk.keypoints.json", HUMAN, source="walk.mp4", size=(640, 480)) as writer:
+        box = square_box(truth.boxes[0, :1], PADDING)
+        writer.write(0, 0.0, Keypoints(truth.joints_2d[0, :1], np.ones((1, 17))), [7], box)
+    with pytest.raises(ConfigError, match="have no depth"):
+        evaluate(predictions=tmp_path, truth=folder, prior="built-in")
+
+
 def test_written_predictions_are_measured_too(scene, tmp_path):
     _, folder, truth = scene
     with open_coco(tmp_path / "walk.keypoints.json", HUMAN, source="walk.mp4", size=(640, 480)) as writer:

@@ -22,9 +22,8 @@ from streampose.store.priors import Prior, joints_by_name
 from streampose.synthetic.built_in_prior import built_in_prior
 
 PARTNERS, FEWEST = 4, 60  # so many takes of one length, and not short, are of one recording; more are cut to a length
-IMPOSSIBLE_DEGREES = (
-    20.0  # beyond a limit of the built-in prior: rolls and cartwheels stay, a head in the back does not
-)
+# Beyond a limit of the built-in prior: high kicks and rolls stay, a head in the back does not.
+IMPOSSIBLE_DEGREES = 45.0
 CMU_TAKE = re.compile(r"(\d+)_\d+")  # of performer 05: 05_14
 
 

@@ -113,7 +113,7 @@ class LifterJudge:
 
     def __init__(self, task: Any, whole: StoreReader, skeleton: Skeleton, settings: Any, device: torch.device):
         self._skeleton, examples = skeleton, task.examples
-        cameras = {name: getattr(settings, name) for name in ("elevation_degrees", "roll_degrees", "distance")}
+        cameras = {name: getattr(settings, name) for name in ("elevation_degrees", "roll_degrees", "distance", "noise")}
         self._scored = photograph(examples.test, skeleton, MAX_SCORED, settings.seed, **cameras)
         self._measured = photograph(examples.test, skeleton, MAX_VIEWS, settings.seed, **cameras)
         self._calibrating = photograph(examples.train, skeleton, MAX_CALIBRATING, settings.seed + 1, **cameras)

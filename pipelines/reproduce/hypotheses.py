@@ -98,7 +98,7 @@ def read_data(folder: Path, mocap: Path | None, skeleton: Skeleton) -> tuple[Pri
 
 def make_task(cell: Cell, seed: int, steps: int, train: Prior, test: Prior, skeleton: Skeleton) -> HypothesesTask:
     """The task of a cell."""
-    config = load_hypotheses_config("tiny", None, [f"seed={seed}", f"steps={steps}", *cell.changes])
+    config = load_hypotheses_config("tiny", None, [f"seed={seed}", f"steps={steps}", "noise=0", *cell.changes])
     nothing = np.zeros((0, skeleton.num_joints, 2)), np.zeros((0, skeleton.num_joints))
     examples = make_examples(train, test, skeleton, config, *nothing)
     if cell.apart:

@@ -55,8 +55,13 @@ def photograph(
     elevation_degrees: float = 10.0,
     roll_degrees: float = 3.0,
     distance: tuple[float, float] = (2.5, 8.0),
+    noise: float = 0.0,
 ) -> Views:
-    """At most `count` poses of a prior, evenly picked, each seen by one random camera in perspective."""
+    """At most `count` poses of a prior, evenly picked, each seen by one random camera in perspective.
+
+    Args:
+        noise: how far the 2D joints are off, as a share of the subject's extent (standard deviation).
+    """
     every = np.unique(np.linspace(0, len(prior) - 1, min(count, len(prior))).round().astype(int))
     some, rng = prior.pick(every), np.random.default_rng([seed, 2])
     seen = random_views(some.poses.astype(float), rng, elevation_degrees=elevation_degrees, roll_degrees=roll_degrees)
@@ -65,7 +70,11 @@ def photograph(
     middle = (seen.max(1) + seen.min(1)) / 2
     away = rng.uniform(*distance, len(seen)) * extent
     centred = seen - middle[:, None]
-    return Views(seen, centred[..., :2] / (centred[..., 2:] + away[:, None, None]), some.groups)
+    joints = centred[..., :2] / (centred[..., 2:] + away[:, None, None])
+    wide = (joints.max(1) - joints.min(1)).max(-1)
+    if noise > 0:
+        joints = joints + noise * wide[:, None, None] * rng.standard_normal(joints.shape)
+    return Views(seen, joints, some.groups)
 
 
 def hide_limbs(count: int, skeleton: Skeleton, number: int, seed: int = 0) -> np.ndarray:

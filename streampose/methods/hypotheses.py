@@ -73,6 +73,8 @@ class HypothesesConfig(Strict):
         hidden: share of the sets of which joints are hidden; most_hidden: at most so many of one set.
         elevation_degrees, roll_degrees: of the random cameras (standard deviations); distance: how far they are from
             the subject, in its extents.
+        noise: how far 2D joints are off, as a share of the subject's extent (standard deviation). A lifter that is told
+            nothing of the errors of the 2D model before it states regions that are too small.
         adversarial: how much the generator listens to the critic.
         tau: the ceiling of Eq. 6.
         weights: of the terms; `diversity` is subtracted.
@@ -95,6 +97,7 @@ class HypothesesConfig(Strict):
     elevation_degrees: float = Field(default=10.0, ge=0)
     roll_degrees: float = Field(default=3.0, ge=0)
     distance: tuple[float, float] = (2.5, 8.0)
+    noise: float = Field(default=0.02, ge=0)
     adversarial: float = Field(default=1.0, ge=0)
     tau: float = Field(default=2.0, gt=0)
     seed: int = 0
@@ -166,13 +169,14 @@ class HypothesesTask:
         """2D joints, some of them hidden, two codes for each, poses of the prior and turns for made ones."""
         config, rng = self.config, np.random.default_rng((self.config.seed, step, rank))
         B, Z = config.batch_size, self.lifter.code_size
-        joints, visibility = self.examples.draw_joints(B, rng)
+        joints, visibility = self.examples.draw_joints(B, rng, config.noise)
+        jitter = config.noise * rng.standard_normal(joints.shape)
         visibility = hide_joints(visibility, config.hidden, config.most_hidden, rng)
         values = {
             "joints": joints, "visibility": visibility, "codes": rng.standard_normal((2 * B, Z)),
             "real": self.examples.draw_poses(2 * B, rng), "between": rng.random((B, 1, 1)),
             "turns": random_turns(B, self.skeleton, rng), "away": rng.uniform(*config.distance, (B, 1, 1)),
-            "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
+            "jitter": jitter, "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
         }  # fmt: skip
         return {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
 
@@ -232,7 +236,9 @@ class HypothesesTask:
         turned, again = lifted @ batch["turns"].transpose(1, 2), batch["again"]
         turned = turned - (turned.amax(1, keepdim=True) + turned.amin(1, keepdim=True)) / 2
         away = batch["away"] * 2 * turned.abs().amax((1, 2))[:, None, None]
-        joints, _, deviation = normalise(turned[..., :2] / (1 + turned[..., 2:] / away), again)
+        extent = 2 * turned[..., :2].abs().amax((1, 2))[:, None, None]
+        flat = turned[..., :2] / (1 + turned[..., 2:] / away) + extent * batch["jitter"]
+        joints, _, deviation = normalise(flat, again)
         expected = centred(turned) / deviation[:, None, None]
         some = len(lifted) // 3 if "codes" in self.weights else 0
         read = self.encoder(expected[:some])

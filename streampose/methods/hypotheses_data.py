@@ -66,9 +66,13 @@ class Examples:
         """(count, K, 3)."""
         return self.poses[rng.integers(0, len(self.poses), count)]
 
-    def draw_joints(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """2D joints (count, K, 2), zero where missing, and what is seen of them (count, K)."""
-        joints = self.projected[rng.integers(0, len(self.projected), count)]
+    def draw_joints(self, count: int, rng: np.random.Generator, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """2D joints (count, K, 2), and what is seen of them (count, K).
+
+        Args:
+            noise: of projected joints, as a share of the subject's extent; a model's own are noisy as they come.
+        """
+        joints = add_noise(self.projected[rng.integers(0, len(self.projected), count)], noise, rng)
         seen = np.ones(joints.shape[:2], np.float32)
         real = np.flatnonzero(rng.random(count) < self.share)
         if len(real) and len(self.detected):
@@ -192,6 +196,14 @@ def detect_joints(reader: StoreReader, skeleton: Skeleton, bundle: str | None) -
     believed = every[..., 3] >= CONFIDENT
     kept = believed.sum(1) >= FEWEST_SEEN
     return every[kept, :, :2], believed[kept].astype(float)
+
+
+def add_noise(joints: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """2D joints (B, K, 2) that are off by a share of each subject's extent."""
+    if noise <= 0:
+        return joints
+    extent = (joints.max(1) - joints.min(1)).max(-1)
+    return joints + noise * extent[:, None, None] * rng.standard_normal(joints.shape)
 
 
 def hide_joints(visibility: np.ndarray, share: float, most: int, rng: np.random.Generator) -> np.ndarray:

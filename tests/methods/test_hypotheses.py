@@ -24,6 +24,7 @@ from streampose.methods.hypotheses import (
 )
 from streampose.methods.hypotheses_data import (
     FEWEST_SEEN,
+    add_noise,
     detect_joints,
     find_prior,
     hide_joints,
@@ -219,3 +220,14 @@ def test_half_precision_changes_nothing(prior):
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = task.loss(batch, 0)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_noise_is_a_share_of_the_subject(prior):
+    joints = np.zeros((4000, 2, 2))
+    joints[:, 1, 0] = 50
+    apart = add_noise(joints, 0.02, np.random.default_rng(0)) - joints
+    assert apart.std() == pytest.approx(1.0, rel=0.05)
+    assert add_noise(joints, 0.0, np.random.default_rng(0)) is joints
+    exact, noisy = (photograph(prior, HUMAN, 50, 0, noise=noise) for noise in (0.0, 0.05))
+    np.testing.assert_array_equal(exact.truth, noisy.truth)
+    assert not np.array_equal(exact.joints, noisy.joints)

@@ -176,7 +176,8 @@ class HypothesesTask:
             "joints": joints, "visibility": visibility, "codes": rng.standard_normal((2 * B, Z)),
             "real": self.examples.draw_poses(2 * B, rng), "between": rng.random((B, 1, 1)),
             "turns": random_turns(B, self.skeleton, rng), "away": rng.uniform(*config.distance, (B, 1, 1)),
-            "jitter": jitter, "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
+            "again": hide_joints(np.ones((B, len(joints[0]))), config.hidden, config.most_hidden, rng),
+            "jitter": jitter,
         }  # fmt: skip
         return {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
 

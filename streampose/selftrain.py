@@ -102,7 +102,8 @@ def selftrain(
 ) -> dict[str, Any]:
     """Train a pose model on a store without labels, and make it the current model if it is better.
 
-    The end of every clip is held out; the model and the current one are compared on it by `free/score`.
+    The end of every clip is held out; the model and the current one are compared on it by `free/score`. What lifts 2D
+    joints (`hypotheses`) is compared on poses of its prior that were held out, and becomes `models/lifter` (`judging`).
 
     Args:
         store: what `streampose ingest` made.

@@ -29,6 +29,17 @@ Where we differ: psi learns the store's masks on labelled frames, instead of tho
 standard deviations of ImageNet's pixels, which the paper leaves open. Rates do not fall in the paper either; what is
 exported is the engine's running average of alpha, where the paper averages measurements over ten epochs. Joints that
 are not labelled, or out of the picture, do not count in log q_alpha and log p_phi and are empty heatmaps elsewhere.
+delta and phi may learn unpaired poses too (`prior`), as Sec. 1 proposes.
+
+L^X as printed runs into a wrong optimum on 64-pixel crops (16 cells, 5 % labels): 50 steps of it cost 6 points of
+PCK@0.2. The divergences kept a and g unused (0.0 nats), so that alpha and theta agreed on heatmaps that are a code of
+the picture (fidelity 73 nats with alpha's, 117 with the true ones), and blurred heatmaps are what phi makes best. Hence
+three switches: `divergence` lowers the weight of the divergences, `own_teaches` lets L^X teach alpha alone, so that no
+code can be agreed on, and `own_heatmaps` draws alpha's heatmaps anew as one Gaussian a joint, so that only moving a
+joint makes it plausible; `divergence={image: 1, pose: 1} own_teaches=all own_heatmaps=sampled` is what is printed. L^X
+can only be as right as phi and theta are: while phi puts hardly more of the joints of true poses in their places than
+alpha finds, it pulls alpha to the mean pose. So teach the generators long; `supervision.weight` holds alpha to the
+labels meanwhile.
 
 Source: Nakatsuka, Yoshii, Koyama, Fukayama, Goto, Morishima, MirrorNet: A Deep Reflective Approach to 2D Pose
 Estimation for Single-Person Images, Journal of Information Processing 29, 2021.
@@ -45,11 +56,12 @@ from torch import Tensor, nn
 
 from streampose.console import logger
 from streampose.losses.gaussian import gaussian_distance, gaussian_peaks, kl_to_standard, sample
+from streampose.methods.landmarks_prior import find_prior
 from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mirrornet_config import MirrorConfig, MirrorStage, load_mirror_config
-from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views, read_pictures
+from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views, read_pictures, unpaired_views
 from streampose.methods.mirrornet_imagenet import load_imagenet
-from streampose.models.detector import build_detector
+from streampose.models.detector import build_detector, cell_centres
 from streampose.models.heatmap_detector import STRIDE, HeatmapDetector, peaks
 from streampose.models.mirrornet import WIDTHS, build_mirror
 from streampose.store.reader import StoreReader
@@ -58,6 +70,7 @@ from streampose.structures import Skeleton
 __all__ = ["MirrorConfig", "MirrorTask", "load_mirror_config", "make_mirror_task"]
 
 GAIN = 10.0  # of the sigmoid that sharpens psi's answer
+SHARPNESS = 0.05  # height that makes a cell of a heatmap e times as likely, where heatmaps are drawn anew
 SHOWN = 8  # frames in a picture
 DIVERGENCES: dict[str, Literal["image", "pose"]] = {"appearance": "image", "scene": "image", "primitive": "pose"}
 # What a frame costs in each part: operations of Table 9; of the small networks milliseconds of one core, 32 frames.
@@ -75,22 +88,27 @@ def make_mirror_task(
 
     Raises:
         TrainingError: the store has no labels of the skeleton's joints.
-        StoreError: no set of labels of that name.
-        ConfigError: the ImageNet weights do not fit.
+        StoreError: no set of labels, or no prior, of that name.
+        ConfigError: the ImageNet weights do not fit; the prior is none of this skeleton.
     """
     names = config.supervision.labels or None
     pictures = read_pictures(reader, skeleton, names, config.input_size, config.cache_megabytes)
-    task = MirrorTask(pictures.keep_share(config.supervision.share, config.seed), skeleton, config)
+    poses = None if config.prior == "none" else find_prior(reader, skeleton, config.prior, config.seed).poses
+    task = MirrorTask(pictures.keep_share(config.supervision.share, config.seed), skeleton, config, poses)
     if config.imagenet is not None:
         load_imagenet(task.detector, config.imagenet)
     return task
 
 
 class MirrorTask:
-    """What the engine trains; see `training.engine.Task`."""
+    """What the engine trains; see `training.engine.Task`.
 
-    def __init__(self, pictures: Pictures, skeleton: Skeleton, config: MirrorConfig):
-        self.pictures, self.skeleton, self.config = pictures, skeleton, config
+    Args:
+        poses: (N, K, 2 or 3) that belong to no picture, for the pose autoencoder; None for none.
+    """
+
+    def __init__(self, pictures: Pictures, skeleton: Skeleton, config: MirrorConfig, poses: np.ndarray | None = None):
+        self.pictures, self.skeleton, self.config, self.poses = pictures, skeleton, config, poses
         K = skeleton.num_joints
         detector = build_detector(config.detector, K, config.input_size)
         assert isinstance(detector, HeatmapDetector)
@@ -146,6 +164,8 @@ class MirrorTask:
             index = np.concatenate([index, draw_rows(self.unannotated, step, other, (*seed, 1))])
         rng = np.random.default_rng((config.seed, step, rank))
         views = random_views(self.pictures, index, rng, config.augmentation, self.skeleton.flip_index, self.cells)
+        if self.poses is not None and config.pose_vae and {"pose", "mirror"} & set(stage.trains):
+            views |= unpaired_views(self.poses, config.batch_size, rng, config.augmentation)
         views["annotated"] = np.arange(len(index)) < config.batch_size - other
         return {name: torch.from_numpy(value) for name, value in views.items()}
 
@@ -169,7 +189,7 @@ class MirrorTask:
         if "image" in trains:
             terms |= self.image_terms(small, given, self.split(small, given, detach=True))
         if "pose" in trains:
-            terms |= self.pose_terms(given, batch["known"])
+            terms |= self.pose_terms(given, batch["known"]) | self.unpaired_terms(batch)
         if "mask" in trains:
             logits = self.mirror["mask"](torch.cat([small, given], 1))
             mask = batch["masks"][:, None].float() / 255
@@ -179,9 +199,9 @@ class MirrorTask:
     def weigh(self, terms: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Terms and their weights: those of Eq. 27 and 29, over the number of cells."""
         cells, supervision = self.cells**2, self.config.supervision
-        weights = {name: (1.0 if name.startswith("own_") else supervision.frames) / cells for name in terms}
+        weights = {name: (1.0 if "_" in name else supervision.frames) / cells for name in terms}
         for name in weights:
-            if (part := DIVERGENCES.get(name.removeprefix("own_"))) is not None:
+            if (part := DIVERGENCES.get(name.rpartition("_")[2])) is not None:
                 weights[name] *= self.config.divergence[part]
         if "recogniser" in terms:
             weights["recogniser"] *= supervision.weight
@@ -192,13 +212,22 @@ class MirrorTask:
         B, labelled = len(images), batch["annotated"]
         small = self.shrink(images)
         maps = self.detector.heatmaps(images)
-        own = maps[-1] + torch.randn_like(maps[-1]) * self.config.variance["recogniser"] ** 0.5  # Eq. 20
+        own = self.own_heatmaps(maps[-1])
         self._let_learn(self.config.own_teaches == "all")
         terms = {f"own_{name}": term for name, term in self._lower_bound(small, own).items()}
         self._let_learn(True)
         terms |= self._lower_bound(small[labelled], given[labelled], batch["known"][labelled])
         terms |= self.recogniser_terms([m[labelled] for m in maps], given[labelled], batch["known"][labelled])
-        return {name: values.sum() / B for name, values in terms.items()}
+        return {name: values.sum() / B for name, values in (terms | self.unpaired_terms(batch)).items()}
+
+    def own_heatmaps(self, maps: Tensor) -> Tensor:
+        """s of L^X: a sample about alpha's heatmaps (Eq. 20), or heatmaps drawn anew where they are highest."""
+        if self.config.own_heatmaps == "sampled":
+            return maps + torch.randn_like(maps) * self.config.variance["recogniser"] ** 0.5
+        likely = torch.softmax(maps.flatten(2) / SHARPNESS, -1).reshape(maps.shape)  # (B, K, h, h)
+        centres = cell_centres(self.cells).to(maps.device)
+        xy = torch.stack([(likely.sum(2) * centres).sum(-1), (likely.sum(3) * centres).sum(-1)], -1)
+        return gaussian_peaks(xy, self.cells, self.config.sigma_cells)
 
     def _lower_bound(self, x: Tensor, s: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
         """The terms that Eq. 15 and 26 have in common."""
@@ -235,6 +264,14 @@ class MirrorTask:
             "plausibility": gaussian_distance(s, made, self.config.variance["pose"], weight),
             "primitive": kl_to_standard(*z),
         }
+
+    def unpaired_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 34 of poses that belong to no picture, where there are any."""
+        if "unpaired" not in batch:
+            return {}
+        known = batch["unpaired_known"]
+        maps = gaussian_peaks(batch["unpaired"], self.cells, self.config.sigma_cells) * known[..., None, None]
+        return {f"unpaired_{name}": values for name, values in self.pose_terms(maps, known).items()}
 
     def shrink(self, images: Tensor) -> Tensor:
         """x in standard deviations of ImageNet's pixels, as large as the heatmaps."""

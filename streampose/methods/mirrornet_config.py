@@ -62,9 +62,12 @@ class MirrorConfig(Strict):
             as the paper's, or small where it is small.
         imagenet: file with ImageNet weights of the recogniser's body (`simple`: torchvision's ResNet-50, `hrnet`: the
             published W32 classifier); None for random weights. Nothing is downloaded.
+        prior: unpaired poses that delta and phi learn too: a prior of the store, `built-in`, `auto` or `none`.
         pose_vae, mask_estimator: the switches of Tables 10 and 11.
         sigma_cells: of the Gaussians in heatmaps.
         divergence: weight of the divergences of a and g (image) and of z (pose); 1 as printed.
+        own_heatmaps: what L^X takes for alpha's heatmaps: `sampled` about them as printed (Eq. 20), or `redrawn` as one
+            Gaussian a joint.
         own_teaches: what L^X teaches: `all` networks as printed, or the `recogniser` alone.
         variance: of alpha (Eq. 30), theta (Eq. 31) and phi (Eq. 34), fixed.
     """
@@ -75,11 +78,13 @@ class MirrorConfig(Strict):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = 0.0
+    prior: str = "none"
     pose_vae: bool = True
     mask_estimator: bool = True
     sigma_cells: float = Field(default=1.5, gt=0)
     variance: dict[Literal["recogniser", "image", "pose"], float] = {"recogniser": 0.01, "image": 1.0, "pose": 1.0}
     divergence: dict[Literal["image", "pose"], float] = {"image": 0.02, "pose": 0.05}
+    own_heatmaps: Literal["redrawn", "sampled"] = "redrawn"
     own_teaches: Literal["recogniser", "all"] = "recogniser"
     supervision: MirrorSupervision = MirrorSupervision()
     cache_megabytes: float = 1024

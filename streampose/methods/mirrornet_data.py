@@ -10,6 +10,7 @@ import numpy as np
 
 from streampose.console import logger
 from streampose.errors import TrainingError
+from streampose.geometry.project_prior import fit_to_crop, project_randomly
 from streampose.methods.mask_data import Augmentation, disturb, pixel_matrix, resize_images
 from streampose.methods.mirrornet_config import MirrorAugmentation
 from streampose.store.reader import StoreReader
@@ -132,6 +133,26 @@ def random_views(
     known = np.isfinite(joints).all(-1) & (np.abs(np.nan_to_num(joints)) < 1).all(-1)
     joints = np.where(known[..., None], joints, 0).astype(np.float32)
     return {"images": images, "masks": resize_images(masks, mask_size), "joints": joints, "known": known}
+
+
+def unpaired_views(
+    poses: np.ndarray, count: int, rng: np.random.Generator, how: MirrorAugmentation
+) -> dict[str, np.ndarray]:
+    """Poses of a prior, as random cameras see them and crops show them.
+
+    Args:
+        poses: (N, K, 2 or 3), y down, NaN where missing.
+
+    Returns:
+        unpaired (count, K, 2) float32 in [-1, 1], unpaired_known (count, K) bool.
+    """
+    drawn = poses[rng.integers(0, len(poses), count)]
+    if drawn.shape[-1] == 3:
+        xy = project_randomly(drawn, rng, roll_degrees=how.rotation_degrees / 3**0.5)
+    else:
+        xy = fit_to_crop(drawn, rng)
+    known = np.isfinite(xy).all(-1) & (np.abs(np.nan_to_num(xy)) < 1).all(-1)
+    return {"unpaired": np.where(known[..., None], xy, 0).astype(np.float32), "unpaired_known": known}
 
 
 def _random_matrix(rng: np.random.Generator, how: MirrorAugmentation) -> tuple[np.ndarray, bool]:

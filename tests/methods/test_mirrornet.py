@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
+from streampose.losses.gaussian import gaussian_peaks
 from streampose.methods.mirrornet import MirrorTask, load_mirror_config, make_mirror_task
 from streampose.methods.mirrornet_config import MirrorAugmentation
 from streampose.methods.mirrornet_data import Pictures, draw_rows, random_views
@@ -24,7 +25,7 @@ from streampose.training.engine import train
 from streampose.training.initialise import read_joints
 
 STAGES = ("generators", "parts", "supervised", "semi-supervised")
-SHORT = ["detector=simple-small", "batch_size=8", *(f"stages.{stage}.steps=2" for stage in STAGES)]
+SHORT = ["batch_size=8", "supervision.weight=0.01", *(f"stages.{stage}.steps=2" for stage in STAGES)]
 STEP = dict(zip(STAGES, (0, 2, 4, 6), strict=True))
 
 
@@ -56,14 +57,15 @@ def test_presets_load(preset):
     config = load_mirror_config(preset)
     assert tuple(config.stages) == STAGES
     assert config.stages["semi-supervised"].unannotated == 0.25  # 96 + 32
-    assert config.supervision.weight == config.variance["recogniser"] == 0.01 and config.supervision.frames == 1
+    assert config.variance["recogniser"] == 0.01 and config.supervision.frames == 1
+    assert config.supervision.weight == (0.01 if preset == "base" else 0.05)
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("input_size=96", "multiple of 64"),
-        ("imagenet=weights.pth", "hrnet-small"),
+        ("imagenet=weights.pth", "simple-small"),
         ("stages.parts.trains=[mirror, pose]", "stages.parts"),
         ("stages.parts.unannotated=0.5", "stages.parts.unannotated"),
         ("stages.parts.trains=[elbows]", "stages.parts.trains"),
@@ -180,7 +182,7 @@ def test_terms_by_hand(pictures, painted):
         given[b, k] = torch.exp(-32 * ((centres - x)[None, :] ** 2 + (centres - y)[:, None] ** 2) / 1.5**2)
     half_square = 0.5 * given.square().sum() / 8
     assert terms["recogniser"].item() == pytest.approx(half_square.item() / 0.01, rel=1e-4)
-    assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)
+    assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)  # lambda
     assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 1
     assert weights["own_primitive"] * 256 == task.config.divergence["pose"]
     assert weights["own_scene"] * 256 == task.config.divergence["image"]
@@ -196,6 +198,36 @@ def test_what_is_recognised_teaches_all_as_printed_where_asked(pictures, painted
     (terms["own_fidelity"] + terms["own_plausibility"]).backward()
     reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
     assert reached == set(task.networks) - {"mask"}
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_unpaired_poses_teach_the_pose_autoencoder_alone(pictures, painted, dimensions):
+    poses = painted[1][..., :dimensions].copy()
+    poses[:, 3] = np.nan
+    config = load_mirror_config("tiny", None, SHORT)
+    task = MirrorTask(pictures, painted[2], config, poses)
+    for step in (STEP["generators"], STEP["supervised"]):
+        batch = task.batch(step)
+        assert batch["unpaired"].shape == (8, 17, 2) and batch["unpaired"].abs().max() < 1
+        assert not batch["unpaired_known"][:, 3].any() and batch["unpaired_known"].float().mean() > 0.7
+        terms, weights = task.loss(batch, step)
+        assert terms.keys() == weights.keys() and weights["unpaired_primitive"] * 256 == config.divergence["pose"]
+        task.networks.zero_grad()
+        (terms["unpaired_plausibility"] + terms["unpaired_primitive"]).backward()
+        reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
+        assert reached == {"primitive", "pose"}
+
+
+def test_own_heatmaps_are_redrawn_or_sampled(pictures, painted):
+    task = task_of(pictures, painted)
+    xy = torch.tensor([[[0.2, -0.35]] * 17])
+    maps = gaussian_peaks(xy, 16, 1.5).requires_grad_()
+    again = task.own_heatmaps(0.8 * maps)
+    torch.testing.assert_close(again, maps, atol=0.06, rtol=0)  # full height, at the same place
+    again[..., 10:].sum().backward()
+    assert maps.grad.abs().sum() > 0
+    sampled = task_of(pictures, painted, "own_heatmaps=sampled").own_heatmaps(maps)
+    assert (sampled - maps).std().item() == pytest.approx(0.1, rel=0.1)
 
 
 def test_switches(pictures, painted):

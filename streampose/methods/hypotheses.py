@@ -24,8 +24,9 @@ Where we differ:
   a pair of joints and pose is a fair example wherever the critic finds made poses plausible. No pose of the prior
   enters. It is seen in perspective, of which the weak-perspective camera of L_2D knows nothing. A third of them are
   lifted with the code that E reads from them instead, and E's codes are kept at mean 0 and deviation 1 (`normal`): so
-  codes come to mean what joints leave open. Before, random codes gave poses that were 17 mm worse than the zero code's
-  (now 1), and E read nothing. Weight 0 is the paper's recipe.
+  codes come to mean what joints leave open. Without, E read nothing, random poses strayed from what the joints allow,
+  and after 1,500 steps the best of ten was 55 mm from the truth instead of 49. (MMD against normal codes does not do:
+  the unbiased estimate falls without end when the codes of a batch repel each other.) Weight 0 is the paper's recipe.
 - E reads poses along the camera's axes: what joints leave open is depth.
 - Procrustes' own scale grows as a trunk bends; a critic that sees bones of changing length learns less of them.
 - Joints are centred at the mean of those seen, not at the root, which may be missing; and v is an input, so that one

@@ -76,9 +76,9 @@ DIVERGENCES: dict[str, Literal["image", "pose"]] = {"appearance": "image", "scen
 # What a frame costs in each part: operations of Table 9; of the small networks milliseconds of one core, 32 frames.
 RECOGNISER_COST = {
     "hourglass": 26.2, "simple": 12.0, "hrnet": 9.5,
-    "hourglass-small": 150.0, "simple-small": 33.0, "hrnet-small": 70.0,
+    "hourglass-small": 125.0, "simple-small": 35.0, "hrnet-small": 65.0,
 }  # fmt: skip
-PART_COST = {"full": {"image": 5.5, "pose": 2.3, "mask": 1.4}, "small": {"image": 45.0, "pose": 20.0, "mask": 17.0}}
+PART_COST = {"full": {"image": 5.5, "pose": 2.3, "mask": 1.4}, "small": {"image": 60.0, "pose": 45.0, "mask": 18.0}}
 
 
 def make_mirror_task(

@@ -25,21 +25,25 @@ class MirrorWidths:
 
     Attributes:
         latent: of the grids of a, g and z.
-        encoder: four residual blocks of beta, gamma and delta, at strides 1, 2, 4, 8.
+        image_encoder: four residual blocks of beta and gamma, at strides 1, 2, 4, 8.
+        pose_encoder: those of delta.
         pose: of phi after its first and its second doubling.
         image: of theta at strides 1, 2, 4, 8.
         mask: of psi at strides 1, 2, 4 and so on.
     """
 
     latent: int
-    encoder: tuple[int, int, int, int]
+    image_encoder: tuple[int, int, int, int]
+    pose_encoder: tuple[int, int, int, int]
     pose: tuple[int, int]
     image: tuple[int, int, int, int]
     mask: tuple[int, ...]
 
 
-FULL = MirrorWidths(256, (64, 128, 256, 512), (120, 368), (80, 136, 264, 512), (56, 80, 144, 288, 592))
-SMALL = MirrorWidths(32, (12, 24, 32, 48), (48, 32), (16, 24, 32, 48), (12, 16, 24, 32))
+FULL = MirrorWidths(
+    256, (64, 128, 256, 512), (64, 128, 256, 512), (120, 368), (80, 136, 264, 512), (56, 80, 144, 288, 592)
+)
+SMALL = MirrorWidths(128, (12, 24, 48, 64), (16, 32, 96, 256), (256, 96), (16, 32, 64, 96), (12, 16, 24, 32))
 WIDTHS = {"full": FULL, "small": SMALL}
 
 
@@ -120,10 +124,10 @@ def build_mirror(widths: MirrorWidths, num_joints: int) -> nn.ModuleDict:
     """
     return nn.ModuleDict(
         {
-            "appearance": Recogniser(3, widths.encoder, widths.latent),
-            "scene": Recogniser(3, widths.encoder, widths.latent),
+            "appearance": Recogniser(3, widths.image_encoder, widths.latent),
+            "scene": Recogniser(3, widths.image_encoder, widths.latent),
             "image": UNet(num_joints, 3, widths.image, 2 * widths.latent),
-            "primitive": Recogniser(num_joints, widths.encoder, widths.latent),
+            "primitive": Recogniser(num_joints, widths.pose_encoder, widths.latent),
             "pose": PoseGenerator(widths.latent, widths.pose, num_joints),
             "mask": UNet(3 + num_joints, 1, widths.mask),
         }

@@ -129,6 +129,7 @@ CELLS = {
     ),
 }  # fmt: skip
 TABLES = {4: "Table 4", 5: "Table 5", 3: "Table 3", 0: "What rows begin with"}
+DRAWN = ("no-structure", "no-psi-g-delta", "no-psi-g-arms", "no-g-arms", "full-arms")
 COLUMNS = {  # metric: its heading
     "mse_percent": "2D error, % of the crop",
     "mse_percent/flips": "with flips",
@@ -376,13 +377,13 @@ def report(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw(data: Data, arguments: argparse.Namespace) -> None:
-    """Write mask.png: a row of crops of the measured people, and beneath it what each row of tables 4 and 5 says."""
+    """Write mask.jpg: a row of crops of the measured people, and beneath it what each cell of `DRAWN` says of them."""
     moments = data.test.instants
     firsts = [np.flatnonzero(moments.subject == person)[40] for person in np.unique(moments.subject)]
     index = moments.frames[firsts][:, :2].ravel()
     crops = data.test.frames.crops[index]
     rows: list[np.ndarray] = []
-    for name in (name for name, cell in CELLS.items() if cell.table in (4, 5)):
+    for name in DRAWN:
         run = _run(arguments, name, arguments.seeds[0])
         if has_checkpoint(run):
             detector = build_detector("tiny", data.skeleton.num_joints, SIZE)
@@ -391,7 +392,7 @@ def draw(data: Data, arguments: argparse.Namespace) -> None:
             shown = draw_columns(torch.from_numpy(crops), [], points, data.skeleton)
             rows += [shown[len(shown) // 2 :]] if rows else [shown]
     if rows:
-        write_picture(arguments.folder / "mask.png", np.concatenate(rows, 0))
+        write_picture(arguments.folder / "mask.jpg", np.concatenate(rows, 0))
 
 
 def _row(name: str, cell: Cell, metrics: dict[str, list[float]]) -> list[str | int | float]:

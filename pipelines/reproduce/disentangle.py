@@ -362,7 +362,7 @@ def report(folder: Path) -> list[dict[str, Any]]:
     claims = ["finding", "metric", "better", "worse (times the factor)", "worse - better, same seeds", "holds"]
     verdicts = []
     for verdict in judged:
-        shown = [_shown(*pair) for pair in verdict.get("values", [(math.nan, 0)] * 2)]
+        shown = [_shown(*pair) for pair in verdict["values"]] if "values" in verdict else ["", ""]
         shown.append(_shown(*verdict["difference"]) if "difference" in verdict else "")
         verdicts.append([verdict["claim"], verdict["metric"], *shown, verdict["holds"]])
     text = ["# `disentangle` at our scale", "", *_markdown(header, rows), "", *_markdown(claims, verdicts), ""]

@@ -47,8 +47,6 @@ Estimation for Single-Person Images, Journal of Information Processing 29, 2021.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -72,7 +70,7 @@ __all__ = ["MirrorConfig", "MirrorTask", "load_mirror_config", "make_mirror_task
 GAIN = 10.0  # of the sigmoid that sharpens psi's answer
 SHARPNESS = 0.05  # height that makes a cell of a heatmap e times as likely, where heatmaps are drawn anew
 SHOWN = 8  # frames in a picture
-DIVERGENCES: dict[str, Literal["image", "pose"]] = {"appearance": "image", "scene": "image", "primitive": "pose"}
+DIVERGENCES = {"appearance": "image", "scene": "image", "primitive": "pose"}
 # What a frame costs in each part: operations of Table 9; of the small networks milliseconds of one core, 32 frames.
 RECOGNISER_COST = {
     "hourglass": 26.2, "simple": 12.0, "hrnet": 9.5,
@@ -202,7 +200,7 @@ class MirrorTask:
         weights = {name: (1.0 if "_" in name else supervision.frames) / cells for name in terms}
         for name in weights:
             if (part := DIVERGENCES.get(name.rpartition("_")[2])) is not None:
-                weights[name] *= self.config.divergence[part]
+                weights[name] *= getattr(self.config.divergence, part)
         if "recogniser" in terms:
             weights["recogniser"] *= supervision.weight
         return terms, weights
@@ -223,7 +221,7 @@ class MirrorTask:
     def own_heatmaps(self, maps: Tensor) -> Tensor:
         """s of L^X: a sample about alpha's heatmaps (Eq. 20), or heatmaps drawn anew where they are highest."""
         if self.config.own_heatmaps == "sampled":
-            return maps + torch.randn_like(maps) * self.config.variance["recogniser"] ** 0.5
+            return maps + torch.randn_like(maps) * self.config.variance.recogniser**0.5
         likely = torch.softmax(maps.flatten(2) / SHARPNESS, -1).reshape(maps.shape)  # (B, K, h, h)
         centres = cell_centres(self.cells).to(maps.device)
         xy = torch.stack([(likely.sum(2) * centres).sum(-1), (likely.sum(3) * centres).sum(-1)], -1)
@@ -241,7 +239,7 @@ class MirrorTask:
 
     def recogniser_terms(self, maps: list[Tensor], given: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Eq. 28, 30; the heatmaps of every stack count."""
-        variance, weight = self.config.variance["recogniser"], known[..., None, None]
+        variance, weight = self.config.variance.recogniser, known[..., None, None]
         distances = [gaussian_distance(given, heatmaps, variance, weight) for heatmaps in maps]
         return {"recogniser": torch.stack(distances).sum(0)}
 
@@ -250,7 +248,7 @@ class MirrorTask:
         a, g = self.mirror["appearance"](parts[0]), self.mirror["scene"](parts[1])
         made = self.mirror["image"](s, torch.cat([sample(*a), sample(*g)], 1))
         return {
-            "fidelity": gaussian_distance(x, made, self.config.variance["image"]),
+            "fidelity": gaussian_distance(x, made, self.config.variance.image),
             "appearance": kl_to_standard(*a),
             "scene": kl_to_standard(*g),
         }
@@ -261,7 +259,7 @@ class MirrorTask:
         made = self.mirror["pose"](sample(*z))
         weight = None if known is None else known[..., None, None]
         return {
-            "plausibility": gaussian_distance(s, made, self.config.variance["pose"], weight),
+            "plausibility": gaussian_distance(s, made, self.config.variance.pose, weight),
             "primitive": kl_to_standard(*z),
         }
 

@@ -54,6 +54,21 @@ class MirrorSupervision(Strict):
     frames: float = Field(default=1.0, ge=0)
 
 
+class DivergenceConfig(Strict):
+    """Weights of the divergences of a and g (image) and of z (pose); 1 as printed."""
+
+    image: float = Field(default=0.02, ge=0)
+    pose: float = Field(default=0.01, ge=0)
+
+
+class VarianceConfig(Strict):
+    """Fixed variances of alpha (Eq. 30), theta (Eq. 31) and phi (Eq. 34)."""
+
+    recogniser: float = Field(default=0.01, gt=0)
+    image: float = Field(default=1.0, gt=0)
+    pose: float = Field(default=1.0, gt=0)
+
+
 class MirrorConfig(Strict):
     """All settings of the method; presets are in configs/methods/mirrornet.yaml.
 
@@ -65,11 +80,9 @@ class MirrorConfig(Strict):
         prior: unpaired poses that delta and phi learn too: a prior of the store, `built-in`, `auto` or `none`.
         pose_vae, mask_estimator: the switches of Tables 10 and 11.
         sigma_cells: of the Gaussians in heatmaps.
-        divergence: weight of the divergences of a and g (image) and of z (pose); 1 as printed.
         own_heatmaps: what L^X takes for alpha's heatmaps: `sampled` about them as printed (Eq. 20), or `redrawn` as one
             Gaussian a joint.
         own_teaches: what L^X teaches: `all` networks as printed, or the `recogniser` alone.
-        variance: of alpha (Eq. 30), theta (Eq. 31) and phi (Eq. 34), fixed.
     """
 
     detector: Literal["hourglass", "simple", "hrnet", "hourglass-small", "simple-small", "hrnet-small"] = "hrnet-small"
@@ -82,8 +95,8 @@ class MirrorConfig(Strict):
     pose_vae: bool = True
     mask_estimator: bool = True
     sigma_cells: float = Field(default=1.5, gt=0)
-    variance: dict[Literal["recogniser", "image", "pose"], float] = {"recogniser": 0.01, "image": 1.0, "pose": 1.0}
-    divergence: dict[Literal["image", "pose"], float] = {"image": 0.02, "pose": 0.05}
+    variance: VarianceConfig = VarianceConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     own_heatmaps: Literal["redrawn", "sampled"] = "redrawn"
     own_teaches: Literal["recogniser", "all"] = "recogniser"
     supervision: MirrorSupervision = MirrorSupervision()

@@ -57,7 +57,7 @@ def test_presets_load(preset):
     config = load_mirror_config(preset)
     assert tuple(config.stages) == STAGES
     assert config.stages["semi-supervised"].unannotated == 0.25  # 96 + 32
-    assert config.variance["recogniser"] == 0.01 and config.supervision.frames == 1
+    assert config.variance.recogniser == 0.01 and config.supervision.frames == 1
     assert config.supervision.weight == (0.01 if preset == "base" else 0.05)
 
 
@@ -184,8 +184,8 @@ def test_terms_by_hand(pictures, painted):
     assert terms["recogniser"].item() == pytest.approx(half_square.item() / 0.01, rel=1e-4)
     assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)  # lambda
     assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 1
-    assert weights["own_primitive"] * 256 == task.config.divergence["pose"]
-    assert weights["own_scene"] * 256 == task.config.divergence["image"]
+    assert weights["own_primitive"] * 256 == task.config.divergence.pose
+    assert weights["own_scene"] * 256 == task.config.divergence.image
     nothing, _ = loss_of(
         task, STEP["supervised"], known=torch.zeros_like(batch["known"]), annotated=torch.ones(8, dtype=torch.bool)
     )
@@ -211,7 +211,7 @@ def test_unpaired_poses_teach_the_pose_autoencoder_alone(pictures, painted, dime
         assert batch["unpaired"].shape == (8, 17, 2) and batch["unpaired"].abs().max() < 1
         assert not batch["unpaired_known"][:, 3].any() and batch["unpaired_known"].float().mean() > 0.7
         terms, weights = task.loss(batch, step)
-        assert terms.keys() == weights.keys() and weights["unpaired_primitive"] * 256 == config.divergence["pose"]
+        assert terms.keys() == weights.keys() and weights["unpaired_primitive"] * 256 == config.divergence.pose
         task.networks.zero_grad()
         (terms["unpaired_plausibility"] + terms["unpaired_primitive"]).backward()
         reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}

@@ -117,6 +117,8 @@ def eager(detector: nn.Module, skeleton: Skeleton, input_size: int, device: torc
 
 # ----------------------------------------------------------------------------------------------------------- promotion
 
+COLLAPSE = 0.1  # of `free/score`: a model that loses more is not better, whatever a few labelled frames say
+
 
 class Decision(NamedTuple):
     """What the gate said.
@@ -148,8 +150,9 @@ def promote(
 
     Better is: the whole 95 % interval of the difference in `free/score` is above zero. A model that differs by less
     than the noise of the frames changes nothing for its users but costs them their trust, so it stays in its run.
-    Where there are labels that neither was trained on, the interval of their errors counts as much: a model is better
-    by one of the two and not worse by the other.
+    Where there are labels that the new one was not trained on, and the interval of their errors excludes zero, they
+    decide: `free/score` knows neither left and right nor where in the body a joint is, and a model that people have
+    mended covers masks a little worse. Only a model whose `free/score` collapses is refused all the same.
     """
     current = models / "current"
     better, gate, before = _compare(current, new, skeleton, reader, ranges, before, labels)
@@ -194,7 +197,7 @@ def _compare(
     gate: dict[str, Any] = {"reason": reason, "difference": difference}
     if np.isfinite(low):
         gate |= {"low": low, "high": high}
-    better, worse = low > 0, high < 0
+    better = low > 0
     if new.label_errors is not None and old.label_errors is not None:
         closer, at_least, at_most = compare_label_errors(new.label_errors, old.label_errors)
         known = np.isfinite(at_least)
@@ -204,7 +207,10 @@ def _compare(
             f"the current model has {old.metrics['labels/error']:.4f} (closer by {closer:+.4f}, {between})"
         )
         gate["labels"] = {"difference": closer} | ({"low": at_least, "high": at_most} if known else {})
-        better, worse = (better and not at_most < 0) or (at_least > 0 and not worse), worse or at_most < 0
+        verdict = "not decided by them" if at_least <= 0 <= at_most else "better" if at_least > 0 else "worse"
+        gate["reason"] += f": {verdict}"
+        if at_least > 0 or at_most < 0:
+            better = at_least > 0 and difference > -COLLAPSE
     return better, gate, {"model": str(current), **old.metrics}
 
 

@@ -252,6 +252,21 @@ def test_labels_decide_about_what_no_mask_sees(store, tmp_path, monkeypatch, row
     json.dumps(decision.gate)
 
 
+@pytest.mark.parametrize(("noise", "promoted"), [(2.5, True), (9.0, False)])
+def test_labels_outweigh_masks_unless_the_model_collapses(store, tmp_path, monkeypatch, noise, promoted):
+    """The sides of the current one are exchanged; the new one covers the masks a little worse, or far worse."""
+    labels, reader = true_labels(20), StoreReader(store)
+    ranges = [(clip, 0, clip.num_frames) for clip in reader.clips()]
+    new = measure(model(noise), CROP, HUMAN, reader, ranges, labels)
+    new = new._replace(label_errors=measure(model(1.0), CROP, HUMAN, reader, ranges, labels).label_errors)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "models" / "current").mkdir(parents=True)
+    monkeypatch.setattr("streampose.promotion.load_predictor", lambda path: Current(swapped(model(2.0))))
+    decision = promote(tmp_path / "bundle", tmp_path / "models", new, HUMAN, reader, ranges, {}, labels=labels)
+    assert decision.promoted is promoted and decision.gate["high"] < 0 < decision.gate["labels"]["low"]
+    assert (decision.gate["difference"] > -0.1) is promoted and decision.gate["reason"].endswith("better")
+
+
 def test_a_model_that_is_worse_on_labels_is_refused(store, tmp_path, monkeypatch):
     labels, reader = true_labels(20), StoreReader(store)
     ranges = [(clip, 0, clip.num_frames) for clip in reader.clips()]

@@ -280,7 +280,7 @@ def _read_set(folder: Path, copy: WorkingCopy | None) -> Labels:
             _fetch(copy, folder.name, place)
         read = {}
         for column in COLUMNS:
-            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{place / column}/"}}
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{os.path.abspath(place / column)}/"}}
             read[column] = np.asarray(ts.open(spec, read=True, open=True).result().read().result())
         for column in ("clip", "source"):
             names = np.array(attributes[f"{column}_names"], str)

@@ -222,7 +222,7 @@ def list_priors(store: Path) -> list[dict[str, Any]]:
 
 
 def _read_array(folder: Path) -> np.ndarray:
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/"}}
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{os.path.abspath(folder)}/"}}
     return np.asarray(ts.open(spec, open=True, read=True).result().read().result())
 
 

@@ -301,7 +301,7 @@ class StoreReader:
         return self._arrays[key]
 
     def _open(self, folder: Path) -> Any:
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/"}}
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{os.path.abspath(folder)}/"}}
         return self._result(ts.open(spec, read=True, open=True, context=self._context))
 
     def _result(self, future: Any) -> Any:

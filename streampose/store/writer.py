@@ -208,7 +208,11 @@ def write_array(folder: Path, values: np.ndarray, codecs: list[dict[str, Any]], 
         "codecs": inner,
         "fill_value": 0,
     }
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder}/"}, "metadata": metadata}
+    spec = {
+        "driver": "zarr3",
+        "kvstore": {"driver": "file", "path": f"{os.path.abspath(folder)}/"},
+        "metadata": metadata,
+    }
     array = ts.open(spec, create=True, open=False).result()
     if values.size:
         array.write(values).result()

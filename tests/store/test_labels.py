@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,15 @@ def test_a_set_that_is_written_again_has_another_version(store):
     assert before == labels_version(store, ["a", "b"]) != labels_version(store, ["a"])
     write_labels(store, "b", make_labels(seed=2))
     assert labels_version(store, ["a", "b"]) != before
+
+
+def test_a_store_may_be_named_by_a_path_upwards(store, monkeypatch):
+    """What opens the arrays takes no `..`."""
+    (store.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(store.parent / "elsewhere")
+    labels = make_labels()
+    write_labels("../store.zarr", "hand", labels)
+    assert_same(read_labels("../store.zarr"), labels)
+    make_clip(Path("../store.zarr"), "a-1", 3)
+    publish_source(Path("../store.zarr"), "c", {"path": "c.mp4", "clips": ["a-1"]})
+    assert StoreReader("../store.zarr").read("a-1").frames.shape == (3, SIZE, SIZE, 3)

@@ -13,14 +13,18 @@ def bone_lengths(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     return np.linalg.norm(poses[..., children, :] - poses[..., parents, :], axis=-1)
 
 
-def with_bones(poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray, *, scale_root: bool = True) -> np.ndarray:
-    """Poses with bones of given lengths in their own directions.
+def with_bones(
+    poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray, *, scale_root: bool = True, depth: float = 1.0
+) -> np.ndarray:
+    """Poses with bones of given lengths, in their own directions or with a changed depth.
 
     Args:
         poses: (N, K, 3), NaN where missing. A joint whose parent is missing keeps its way from the nearest ancestor
             that is known, scaled as the whole pose is.
         lengths: (B,).
         scale_root: scale the root's place along, as where the unit of length is another; else it stays.
+        depth: how many times less sure than x and y the z of a bone is. 1 keeps each bone's direction; more lets it
+            give way in depth first, as is right for what one camera has seen.
 
     Returns:
         (N, K, 3); a joint at its parent's place is missing, since nobody knows which way the bone points.
@@ -36,11 +40,32 @@ def with_bones(poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray, *, sc
     for b, bone in enumerate(skeleton.bones):
         way = poses[:, bone.child] - old[:, bone.parent]
         length = np.linalg.norm(way, axis=-1, keepdims=True)
-        factor = np.where(known[:, [bone.parent]], lengths[b] / np.where(length > 0, length, np.nan), scale)
-        placed = new[:, bone.parent] + way * factor
+        fitted = (
+            way * (lengths[b] / np.where(length > 0, length, np.nan)) if depth == 1 else _fit(way, lengths[b], depth)
+        )
+        placed = new[:, bone.parent] + np.where(known[:, [bone.parent]], fitted, way * scale)
         first = ~np.isfinite(new[:, [bone.parent]]).all(-1)  # nothing above it is known
         result[:, bone.child] = np.where(first, poses[:, bone.child] * scale, placed)
         here = known[:, [bone.child]] & np.isfinite(result[:, bone.child]).all(-1, keepdims=True)
         old[:, bone.child] = np.where(here, poses[:, bone.child], old[:, bone.parent])
         new[:, bone.child] = np.where(here, result[:, bone.child], new[:, bone.parent])
     return result
+
+
+def _fit(ways: np.ndarray, length: float, depth: float) -> np.ndarray:
+    """The nearest vectors of a length, where a change in z counts `depth` times less: (N, 3) -> (N, 3).
+
+    By Lagrange's multiplier m, x and y are divided by 1 + m, z by 1 + m depth^2; Newton's steps from where the length
+    is too large, since it falls with m and is convex.
+    """
+    flat, deep = (ways[:, :2] ** 2).sum(-1), np.maximum(ways[:, 2] ** 2, 1e-12)
+    m = np.where(flat + deep > length**2, 0.0, (np.sqrt(deep) / length - 1) / depth**2)
+    for _ in range(12):
+        a, b = 1 + m, 1 + m * depth**2
+        excess = flat / a**2 + deep / b**2 - length**2
+        m = m + excess / (2 * flat / a**3 + 2 * depth**2 * deep / b**3)
+    z = np.where(ways[:, 2] < 0, -1, 1) * np.sqrt(deep) / (1 + m * depth**2)
+    fitted = np.concatenate([ways[:, :2] / (1 + m)[:, None], z[:, None]], -1)
+    size = np.linalg.norm(fitted, axis=-1, keepdims=True)
+    known = np.linalg.norm(ways, axis=-1, keepdims=True) > 0
+    return np.where(known, fitted * length / np.where(size > 0, size, np.nan), np.nan)

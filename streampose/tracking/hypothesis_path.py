@@ -10,7 +10,8 @@ A path costs
 
 `smooth_path` finds the cheapest path of all (Viterbi's dynamic programming), `LivePath` the cheapest up to now, for
 which it needs no frame that is still to come. Around the path the hypotheses that agree with it are averaged, so that
-the poses are less restless than any single one; then the bones get the subject's lengths.
+the poses are less restless than any single one; then the bones get the subject's lengths, mostly by a change of depth,
+since x and y were seen.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ import numpy as np
 
 from streampose.geometry.bones import bone_lengths, with_bones
 from streampose.structures import Skeleton
+from streampose.tracking.one_euro import OneEuroFilter
 
 LIMB_DEGREES = 45.0  # a bone that swings further begins a limb
+DEPTH, DEPTH_LIVE = 3.0, 2.0  # how many times less sure than x and y the depth of a joint is; live it shakes more
+CUTOFF, BETA = 3.0, 5.0  # of the one-euro filter of live poses, in Hz and Hz per metre a second
 MEMORY = 240  # frames whose bones say how long the subject's are, live
 
 
@@ -41,7 +45,7 @@ class PathCosts:
         longest_seconds: a gap that is longer is not bridged: the path begins anew.
     """
 
-    agree_metres: float = 0.08
+    agree_metres: float = 0.16
     bones: float = 0.1
     metres_a_second: float = 1.0
     ceiling: float = 9.0
@@ -99,19 +103,23 @@ def smooth_path(
             index[n] = limb.ends[n] if last or begins_after else back[n + 1][index[n + 1]]
         for n, t in enumerate(frames):
             limb.place(n, index[n], poses[t])
-    return _constant(_smoothed(poses, pts_seconds, costs), skeleton, lengths)
+    poses = _smoothed(poses, pts_seconds, costs)
+    return _constant(poses, skeleton, _usual_lengths(poses, skeleton))
 
 
 class LivePath:
     """The same from frame to frame, without frames to come; one for each subject.
 
-    A wrong turn is mended as soon as the other path has become cheaper; costs of frames long ago are forgotten.
+    A wrong turn is mended as soon as the other path has become cheaper; costs of frames long ago are forgotten. A
+    one-euro filter stands for the window that a finished path is smoothed in.
     """
 
     def __init__(self, skeleton: Skeleton, costs: PathCosts | None = None, forget: float = 0.9):
         self._skeleton, self._costs, self._forget = skeleton, costs or PathCosts(), forget
-        self._lengths: deque[np.ndarray] = deque(maxlen=MEMORY)
+        self._seen: deque[np.ndarray] = deque(maxlen=MEMORY)  # lengths of the bones of all hypotheses of a frame
+        self._lengths: deque[np.ndarray] = deque(maxlen=MEMORY)  # and on the path
         self._limbs: list[_Limb] = []
+        self._filter = OneEuroFilter(CUTOFF, BETA)
 
     def step(self, hypotheses: np.ndarray, pts_seconds: float, cost: np.ndarray | None = None) -> np.ndarray:
         """The pose of one more frame.
@@ -127,8 +135,8 @@ class LivePath:
         pose = np.full(hypotheses.shape[1:], np.nan)
         if not _present(hypotheses).any():
             return pose
-        self._lengths.append(_usual_lengths(hypotheses, self._skeleton))
-        lengths = _median(np.stack(self._lengths))
+        self._seen.append(_usual_lengths(hypotheses, self._skeleton))
+        lengths = _median(np.stack(self._seen))
         if not self._limbs:
             parts = limbs_of(self._skeleton)
             self._limbs = [_Limb(self._skeleton, part, lengths, self._costs, self._forget) for part in parts]
@@ -137,7 +145,9 @@ class LivePath:
             limb.advance(hypotheses, pts_seconds, cost)
             limb.place(-1, limb.ends[-1], pose)
             del limb.ends[:], limb.states[:]
-        return _constant(pose[None], self._skeleton, lengths)[0]
+        smooth = self._filter.apply(pose, pts_seconds)
+        self._lengths.append(bone_lengths(smooth, self._skeleton))
+        return _constant(smooth[None], self._skeleton, _median(np.stack(self._lengths)), DEPTH_LIVE)[0]
 
 
 class _Limb:
@@ -240,8 +250,8 @@ def _median(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def _constant(poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray) -> np.ndarray:
-    return with_bones(poses, skeleton, lengths, scale_root=False)
+def _constant(poses: np.ndarray, skeleton: Skeleton, lengths: np.ndarray, depth: float = DEPTH) -> np.ndarray:
+    return with_bones(poses, skeleton, lengths, scale_root=False, depth=depth)
 
 
 def _smoothed(poses: np.ndarray, pts_seconds: np.ndarray, costs: PathCosts) -> np.ndarray:

@@ -12,6 +12,11 @@ A path costs
 which it needs no frame that is still to come. Around the path the hypotheses that agree with it are averaged, so that
 the poses are less restless than any single one; then the bones get the subject's lengths, mostly by a change of depth,
 since x and y were seen.
+
+On held-out dances (six takes, 16 hypotheses by a lifter trained for five minutes, joints seen to 1 px on a person of
+85 px) the path has a PA-MPJPE of 40.8 mm and live 44.8, the mean-shift modes of single frames 48.8, and 43.2 where they
+are smoothed by the same window; with exact joints 38.0, 41.2, 41.4 and 41.5. Simulated hypotheses in which limbs are
+often turned to the wrong side for half a second: MPJPE 40.2 and 44.8, modes 49.6, smoothed 42.8.
 """
 
 from __future__ import annotations

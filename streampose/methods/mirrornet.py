@@ -122,24 +122,34 @@ class MirrorTask:
         needs = [name for name, stage in config.stages.items() if stage.steps and stage.unannotated]
         if needs and not len(self.unannotated):
             logger.warning("every frame is labelled: %s trains on labelled frames alone", ", ".join(needs))
-        self._lay_out(1.0)
+        self._lay_out(1.0, 1.0)
 
     # ------------------------------------------------------------------------------------------------------ schedule
 
-    def _lay_out(self, factor: float) -> None:
-        lengths = {name: stage.steps for name, stage in self.config.stages.items() if stage.steps}
-        self.lengths = {name: max(1, round(steps * factor)) for name, steps in lengths.items()}
+    def _lay_out(self, before: float, factor: float) -> None:
+        """Stages of their configured lengths times a factor, that of the stages without the recogniser or the other."""
+        self.lengths = {
+            name: max(1, round(stage.steps * (factor if _trains_recogniser(stage) else before)))
+            for name, stage in self.config.stages.items()
+            if stage.steps
+        }
         self.total_steps = sum(self.lengths.values())
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
-        """Stretch or shrink the stages to a time; the rate is that of the first stage."""
+        """Stretch or shrink the stages to a time; the rate is that of the first stage.
+
+        Of little time the stages before the recogniser's get less than their share: without them there is a model.
+        """
         stages = {name: self.config.stages[name] for name in self.lengths}
         one = {"recogniser": RECOGNISER_COST[self.config.detector], **PART_COST[self.size]}
         one["mirror"] = one["recogniser"] + 2 * (one["image"] + one["pose"])
         cost = {name: sum(one[part] for part in stage.trains) for name, stage in stages.items()}
         whole = sum(cost[name] * stage.steps for name, stage in stages.items())
         time = 0.93 * 60 * max_minutes * steps_per_second * cost[next(iter(cost))]
-        self._lay_out(time / whole)
+        first = sum(cost[name] * stage.steps for name, stage in stages.items() if not _trains_recogniser(stage))
+        factor = time / whole
+        before = factor * min(1.0, factor)
+        self._lay_out(before, (time - before * first) / (whole - first))
 
     def stage(self, step: int) -> str:
         """Name of the stage that a step belongs to."""
@@ -303,3 +313,7 @@ class MirrorTask:
         again = self.mirror["pose"](self.mirror["primitive"](s)[0])
         maps = [self.mask(x, s)[:, 0], made.mean(1), s.amax(1), again.amax(1)]
         return draw_columns(pixels, [m.clamp(0, 1) for m in maps], peaks(s)[0], self.skeleton)
+
+
+def _trains_recogniser(stage: MirrorStage) -> bool:
+    return bool({"recogniser", "mirror"} & set(stage.trains))

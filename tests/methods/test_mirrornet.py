@@ -88,6 +88,15 @@ def test_stages_follow_each_other_and_a_plan_scales_them(task):
     assert abs(task.total_steps - first / 2) <= 4
 
 
+def test_of_little_time_the_recogniser_gets_most(pictures, painted):
+    task = task_of(pictures, painted, *(f"stages.{stage}.steps=1000" for stage in STAGES))
+    task.plan(1.0, 10.0)
+    lengths = task.lengths
+    assert lengths["generators"] < 0.5 * lengths["parts"]
+    cost = {"generators": 123, "parts": 158, "supervised": 245, "semi-supervised": 245}  # milliseconds
+    assert sum(cost[n] * steps for n, steps in lengths.items()) == pytest.approx(0.93 * 600 * 123, rel=0.02)
+
+
 def test_a_stage_of_no_steps_is_left_out(pictures, painted):
     task = task_of(pictures, painted, "stages.generators.steps=0", "stages.parts.steps=0")
     assert [task.stage(step) for step in range(task.total_steps)] == ["supervised"] * 2 + ["semi-supervised"] * 2

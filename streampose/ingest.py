@@ -1,9 +1,9 @@
 """`streampose ingest`: videos -> shots -> subjects -> crops, masks and frame pairs in a store.
 
-Each video is looked at twice: a few pictures from all over it show the empty scenes (`masks.scenes`), then it is decoded
-once, some frames a second are masked, and its subjects are followed. Long videos are divided into spans. A source is
-published when all its spans are done; what a crash leaves of an unfinished span is cleared away by the next run, which
-skips the spans and sources that are done. Memory does not grow with a video's length.
+Each video is looked at twice: a few pictures from all over it show the empty scenes (`masks.scenes`), then it is
+decoded once, some frames a second are masked, and its subjects are followed. Long videos are divided into spans. A
+source is published when all its spans are done; what a crash leaves of an unfinished span is cleared away by the next
+run, which skips the spans and sources that are done. Memory does not grow with a video's length.
 """
 
 from __future__ import annotations

@@ -147,6 +147,7 @@ def test_tools_that_are_not_installed_are_named(store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tables", None)
     export_labels(store=store, kind="dlc", out=tmp_path / "dlc")  # the csv alone
     assert list((tmp_path / "dlc").rglob("*.csv")) and not list((tmp_path / "dlc").rglob("*.h5"))
+    monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "CollectedData_x.h5").write_bytes(b"")
     with pytest.raises(StreamposeError, match=r"streampose\[dlc\]"):
         import_labels([tmp_path / "CollectedData_x.h5"], store=store)

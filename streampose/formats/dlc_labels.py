@@ -15,6 +15,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,28 +160,46 @@ def _read_csv(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:
 
 
 def _read_h5(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:
-    """DeepLabCut's pandas table, as the rows of its csv."""
+    """DeepLabCut's pandas table, as the rows of its csv; without pandas, which would unpickle what is in the file."""
     try:
-        import pandas as pd
-        import tables  # noqa: F401  what pandas reads it by
+        import h5py
     except ImportError:
         raise StreamposeError(
-            f"{path}: needs pandas and pytables; pip install 'streampose[dlc]', or name the .csv beside it"
+            f"{path}: needs h5py; pip install 'streampose[dlc]', or name the .csv beside it"
         ) from None
     try:
-        with pd.HDFStore(path, "r") as file:
-            table = file.get(file.keys()[0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise StreamposeError(f"{path}: not a table of DeepLabCut ({' '.join(str(error).split())})") from None
-    index = [name if isinstance(name, tuple) else (str(name),) for name in table.index.tolist()]
+        with h5py.File(path, "r") as file:
+            group = file[next(iter(file))]
+            names, columns = _levels(group, "axis0")
+            _, index = _levels(group, "axis1")
+            table = np.asarray(group["block0_values"], float)
+    except (OSError, ValueError, KeyError, StopIteration, TypeError, AttributeError, IndexError) as error:
+        why = " ".join(str(error).split())
+        raise StreamposeError(f"{path}: not a table of DeepLabCut ({why}); name the .csv beside it") from None
+    if table.shape != (len(index), len(columns)):
+        raise StreamposeError(f"{path}: {table.shape[0]} x {table.shape[1]} values, but other names; it is damaged")
     width = max((len(name) for name in index), default=1)
-    levels = [str(name) for name in table.columns.names]
-    header = {level: [*[""] * width, *map(str, table.columns.get_level_values(n))] for n, level in enumerate(levels)}
+    header = {level: [*[""] * width, *(column[n] for column in columns)] for n, level in enumerate(names)}
     body = [
-        [*map(str, name), *[""] * (width - len(name)), *("" if np.isnan(v) else repr(float(v)) for v in values)]
-        for name, values in zip(index, table.to_numpy(float), strict=True)
+        [*name, *[""] * (width - len(name)), *("" if np.isnan(v) else repr(float(v)) for v in values)]
+        for name, values in zip(index, table, strict=True)
     ]
     return header, body
+
+
+def _levels(group: Any, axis: str) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Names of the levels of a pandas axis in its fixed layout, and the label of each row or column."""
+    if axis in group:
+        return [""], [(_text(value),) for value in group[axis]]
+    count = int(group.attrs[f"{axis}_nlevels"])
+    levels = [[_text(value) for value in group[f"{axis}_level{n}"]] for n in range(count)]
+    codes = [np.asarray(group[f"{axis}_label{n}"], int) for n in range(count)]
+    names = [_text(group[f"{axis}_level{n}"].attrs["name"]) for n in range(count)]
+    return names, [tuple(levels[n][code] for n, code in enumerate(row)) for row in zip(*codes, strict=True)]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def _write_h5(path: Path, header: list[list[str]], body: list[list[str]]) -> None:

@@ -1,6 +1,7 @@
 """Every format of labels gives back what it was given: joints to 0.01 px, names, visibility, pictures, annotators."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -241,3 +242,26 @@ def test_names_are_compared_without_their_spelling():
     ours = ("left_knee", "right_knee", "nose")
     found = match_names(("LKnee", "nose", "snout", "ear"), ours, {"snout": "nose"})
     assert found == {"LKnee": "left_knee", "nose": "nose", "snout": "nose"}
+
+
+class Trap:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_nothing_in_a_strangers_h5_is_unpickled(tmp_path):
+    pytest.importorskip("tables", reason="pytables is not installed; pip install 'streampose[dlc]'")
+    h5py = pytest.importorskip("h5py")
+    one = labels(0, cut_out=False)
+    table = next(write_dlc_labels(tmp_path / "dlc", one, WHO).rglob("*.h5"))
+    with h5py.File(table, "a") as file:
+        group = file["df_with_missing"]
+        group.attrs["encoding"] = np.bytes_(pickle.dumps(Trap(tmp_path / "sprung"), 0))
+        group["axis0_level0"].attrs["kind"] = np.bytes_(pickle.dumps(Trap(tmp_path / "sprung"), 0))
+    assert len(read_dlc_labels(table))
+    assert not (tmp_path / "sprung").exists()

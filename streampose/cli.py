@@ -137,7 +137,9 @@ def selftrain(
         Path | None, typer.Argument(metavar="RUN", help="With --resume: the run to continue [default: the last].")
     ] = None,
     store: Store = Path("store.zarr"),
-    method: Annotated[str, typer.Option(help="How to self-train: mask, landmarks, auto...")] = "mask",
+    method: Annotated[
+        str, typer.Option(help="mask, landmarks, disentangle, mirrornet, hypotheses (lifts 2D to 3D), or auto.")
+    ] = "mask",
     refine: Refine = None,
     preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,

@@ -152,7 +152,7 @@ def selftrain(
             method, why = choose_method(whole)
             logger.info("method %s: %s", method, why)
         elif method not in METHODS:
-            raise ConfigError(f"--method {method}: unknown; choose {', '.join(METHODS)}")
+            raise ConfigError(f"--method {method}: unknown; choose auto, {', '.join(METHODS)}")
         overrides = [*label_overrides(labels, method, whole), *prior_overrides(prior, method), *overrides]
         settings = WAYS[method].load(preset, config, [f"seed={seed}", *overrides])
         seed = settings.seed

@@ -107,7 +107,7 @@ def listening(port: int, user: str = "", password: str | None = None):
     client.loop_stop()
 
 
-def wait_for(condition, seconds: float = 10.0) -> None:
+def wait_for(condition, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

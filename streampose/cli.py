@@ -173,9 +173,10 @@ def selftrain(
             force_promote=force_promote,
         )  # fmt: skip
 
-    run_verb(
-        verb, say_run, as_json, log_level, next_line="streampose annotate ./videos   or   streampose serve --camera 0"
-    )
+    after = "streampose annotate ./videos   or   streampose serve --camera 0"
+    if method == "hypotheses":
+        after = "streampose annotate ./videos --lifter models/lifter"
+    run_verb(verb, say_run, as_json, log_level, next_line=after)
 
 
 @app.command()

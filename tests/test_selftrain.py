@@ -229,7 +229,7 @@ def test_init_and_another_skeleton_are_used_and_remembered(trained, store, tmp_p
 def test_errors_say_what_to_do(store, tmp_path):
     with pytest.raises(StoreError, match="run `streampose ingest"):
         few(tmp_path / "store.zarr", tmp_path)
-    with pytest.raises(ConfigError, match="choose auto, .*mask"):
+    with pytest.raises(ConfigError, match=r"choose auto, .*mask"):
         few(store, tmp_path, method="magic")
     with pytest.raises(ConfigError, match="unknown key"):
         few(store, tmp_path, overrides=["setps=3"])

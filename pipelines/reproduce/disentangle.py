@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from scipy.stats import t as student
 
 from streampose.config import load_skeleton
 from streampose.console import logger, progress, start_logging
@@ -48,9 +47,10 @@ from streampose.methods.disentangle_pairs import to_crop
 from streampose.methods.disentangle_pictures import Rows, interpolation_grid, join, skeleton_tile, swap_grid, tile
 from streampose.methods.disentangle_targets import PoseTarget, SketchTarget, draw_sketches
 from streampose.methods.mask_data import Frames
+from streampose.metrics.intervals import seed_interval
 from streampose.metrics.keypoints_3d import mpjpe, pa_mpjpe
 from streampose.models.disentangle import PoseOutput, PoseTranslator, without_background
-from streampose.report import Picture, Section, Table, write_picture, write_report
+from streampose.report import Picture, Section, Table, markdown_table, write_picture, write_report
 from streampose.structures import Skeleton
 from streampose.synth import synth
 from streampose.synthetic.truth import read_truth
@@ -326,14 +326,6 @@ def measure_sketches(task: DisentangleTask, data: Data, pictures: Path) -> dict[
 # ------------------------------------------------------------------------------------------------------------ report
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.inf
-    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def judge(ordering: Ordering, found: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
     """Whether a finding holds: `yes` with intervals apart (or, of the same seeds, that of the difference off zero),
     `overlapping`, or `no`; `unknown` without cells."""
@@ -344,8 +336,8 @@ def judge(ordering: Ordering, found: dict[str, dict[int, dict[str, float]]]) -> 
         return result | {"holds": "unknown"}
     low = [better[seed][ordering.metric] for seed in seeds]
     high = [ordering.factor * worse[seed][ordering.metric] for seed in seeds]
-    difference = interval([b - a for a, b in zip(low, high, strict=True)])
-    (a, a_half), (b, b_half) = interval(low), interval(high)
+    difference = seed_interval([b - a for a, b in zip(low, high, strict=True)])
+    (a, a_half), (b, b_half) = seed_interval(low), seed_interval(high)
     apart = "yes" if b - a > a_half + b_half else "same seeds" if difference[0] > difference[1] else "overlapping"
     return result | {"holds": apart if b > a else "no", "values": [[a, a_half], [b, b_half]], "difference": difference}
 
@@ -365,7 +357,14 @@ def report(folder: Path) -> list[dict[str, Any]]:
         shown = [_shown(*pair) for pair in verdict["values"]] if "values" in verdict else ["", ""]
         shown.append(_shown(*verdict["difference"]) if "difference" in verdict else "")
         verdicts.append([verdict["claim"], verdict["metric"], *shown, verdict["holds"]])
-    text = ["# `disentangle` at our scale", "", *_markdown(header, rows), "", *_markdown(claims, verdicts), ""]
+    text = [
+        "# `disentangle` at our scale",
+        "",
+        *markdown_table(header, rows),
+        "",
+        *markdown_table(claims, verdicts),
+        "",
+    ]
     explained = [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]
     figures = [Picture(curve(found), "Error on people never seen by the part of the pairs that is used (Fig. 5).")]
     captions = {
@@ -399,7 +398,7 @@ def curve(found: dict[str, dict[int, dict[str, float]]]) -> np.ndarray:
     axis = figure.subplots()
     for label, without in (("all losses", ()), ("L_sup alone", ALONE)):
         points = sorted(
-            (100 * cell.share, *interval([m["pa_mpjpe_mm"] for m in found[name].values()]))
+            (100 * cell.share, *seed_interval([m["pa_mpjpe_mm"] for m in found[name].values()]))
             for name, cell in CELLS.items()
             if cell.without == without and not cell.sketch and name in found
         )
@@ -417,18 +416,13 @@ def _row(cell: Cell, metrics: list[dict[str, float]]) -> list[str | int | float]
     cells: list[str | int | float] = [cell.title, len(metrics)]
     for key in COLUMNS:
         values = [one[key] for one in metrics if key in one]
-        cells.append(_shown(*interval(values)) if values else "")
+        cells.append(_shown(*seed_interval(values)) if values else "")
     return [*cells, cell.paper]
 
 
 def _shown(mean: float, half: float) -> str:
     digits = 3 if abs(mean) < 2 else 2 if abs(mean) < 20 else 1
     return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else " (one seed)")
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
 
 
 def main() -> None:

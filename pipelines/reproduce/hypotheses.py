@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from scipy.stats import t as student
 
 from streampose.config import load_skeleton
 from streampose.console import logger, progress, start_logging
@@ -39,8 +38,9 @@ from streampose.export_lifter import eager_lifting, write_lifter
 from streampose.files import write_text
 from streampose.methods.hypotheses import HypothesesTask, load_hypotheses_config
 from streampose.methods.hypotheses_data import draw_lifted, make_examples
+from streampose.metrics.intervals import seed_interval
 from streampose.prior import import_prior
-from streampose.report import Picture, Section, Table, write_picture, write_report
+from streampose.report import Picture, Section, Table, markdown_table, write_picture, write_report
 from streampose.store.priors import Prior, read_prior
 from streampose.structures import Skeleton
 from streampose.training.engine import weighted_sum
@@ -167,14 +167,6 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace, data: tuple[Pr
     return {"cell": name, "seed": seed, "steps": arguments.steps, "poses": len(train), "metrics": measured.metrics}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.inf
-    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def findings(found: dict[str, dict[str, list[float]]]) -> list[list[Any]]:
     """[claim, what was found, yes or no] of what the cells that are done can say."""
     full, plain = found.get("full", {}), found.get("plain", {})
@@ -211,7 +203,7 @@ def report(folder: Path) -> list[list[Any]]:
     for name, cell in CELLS.items():
         metrics = found.get(name)
         if metrics:
-            cells = [_shown(*interval(metrics[key])) for key in COLUMNS]
+            cells = [_shown(*seed_interval(metrics[key])) for key in COLUMNS]
             rows.append([cell.title, len(metrics["pa_mpjpe_mm"]), *cells, cell.paper])
     claim_header = ["finding", "found", "holds"]
     pictures = [Picture(path, path.stem) for path in sorted((folder / "pictures").glob("full-*.png"))[:1]]
@@ -225,7 +217,7 @@ def report(folder: Path) -> list[list[Any]]:
         Section("What was done", [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]),
     ]
     write_report(folder / "hypotheses.html", "Many 3D poses for one set of 2D joints, at our scale", sections)
-    text = ["# hypotheses at our scale", "", *_markdown(claim_header, judged), "", *_markdown(header, rows)]
+    text = ["# hypotheses at our scale", "", *markdown_table(claim_header, judged), "", *markdown_table(header, rows)]
     write_text(folder / "hypotheses.md", "\n".join(text) + "\n")
     write_text(folder / "hypotheses.json", json.dumps({"cells": results, "findings": judged}, indent=1) + "\n")
     return judged
@@ -234,11 +226,6 @@ def report(folder: Path) -> list[list[Any]]:
 def _shown(mean: float, half: float) -> str:
     digits = 3 if abs(mean) < 2 else 1
     return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
 
 
 def main() -> None:

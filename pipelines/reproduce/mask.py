@@ -37,7 +37,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from streampose.console import logger, start_logging
@@ -49,8 +48,9 @@ from streampose.methods.mask_data import Frames, read_frames
 from streampose.methods.mask_labels import Labels, predict_labels
 from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mask_views import Instants, find_instants
+from streampose.metrics.intervals import seed_interval
 from streampose.models.detector import build_detector
-from streampose.report import Section, Table, write_picture, write_report
+from streampose.report import Section, Table, markdown_table, write_picture, write_report
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.synth import synth
@@ -307,14 +307,6 @@ def _run(arguments: argparse.Namespace, name: str, seed: int) -> Path:
 # ------------------------------------------------------------------------------------------------------------ report
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.inf
-    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def judge(ordering: Ordering, found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     """Whether a finding holds: `yes` with intervals apart, `overlapping`, or `no`; `unknown` without cells."""
     result: dict[str, Any] = {"claim": ordering.claim, "metric": ordering.metric, "better": ordering.better}
@@ -322,13 +314,13 @@ def judge(ordering: Ordering, found: dict[str, dict[str, list[float]]]) -> dict[
     values = [found.get(name, {}).get(ordering.metric, []) for name in (ordering.better, ordering.worse)]
     if not all(values):
         return result | {"holds": "unknown"}
-    (low, low_half), (high, high_half) = interval(values[0]), interval(values[1])
+    (low, low_half), (high, high_half) = seed_interval(values[0]), seed_interval(values[1])
     high, high_half = ordering.factor * high, ordering.factor * high_half
     gap = (low - high) if ordering.higher else (high - low)
     holds = "no" if gap <= 0 else "yes" if gap > low_half + high_half else "overlapping"
     paired = np.subtract(*(np.array(v[: min(map(len, values))]) for v in values)) if ordering.factor == 1 else None
     if paired is not None and len(paired) > 1:
-        result["difference"] = list(interval(paired.tolist()))  # of the same seeds: they share start and batches
+        result["difference"] = list(seed_interval(paired.tolist()))  # of the same seeds: they share start and batches
     return result | {"holds": holds, "values": [[low, low_half], [high, high_half]]}
 
 
@@ -357,7 +349,7 @@ def report(folder: Path) -> list[dict[str, Any]]:
         rows = [_row(name, cell, found.get(name, {})) for name, cell in CELLS.items() if cell.table == number]
         header = ["configuration", "seeds", *COLUMNS.values(), "paper"]
         tables.append(Table(header, rows))
-        text += [name_of, "", *_markdown(header, rows), ""]
+        text += [name_of, "", *markdown_table(header, rows), ""]
     header = ["finding", "metric", "better", "worse (times the factor)", "difference, same seeds", "people", "holds"]
     rows = []
     for verdict in judged:
@@ -365,7 +357,7 @@ def report(folder: Path) -> list[dict[str, Any]]:
         difference = _shown(*verdict["difference"]) if "difference" in verdict else ""
         people_of = "{} of {}".format(*verdict["people"]) if "people" in verdict else ""
         rows.append([verdict["claim"], verdict["metric"], low, high, difference, people_of, verdict["holds"]])
-    text += ["Findings of the paper", "", *_markdown(header, rows), ""]
+    text += ["Findings of the paper", "", *markdown_table(header, rows), ""]
     explained = [part.replace("\n", " ") for part in (__doc__ or "").split("\n\n")[3:]]
     sections = [Section("Findings", ["Mean and 95 % interval over seeds."], [Table(header, rows)])]
     sections += [Section(name_of, [], [t]) for name_of, t in zip(TABLES.values(), tables, strict=True)]
@@ -397,18 +389,13 @@ def draw(data: Data, arguments: argparse.Namespace) -> None:
 
 def _row(name: str, cell: Cell, metrics: dict[str, list[float]]) -> list[str | int | float]:
     seeds = max((len(values) for values in metrics.values()), default=0)
-    cells = [_shown(*interval(metrics[key])) if metrics.get(key) else "" for key in COLUMNS]
+    cells = [_shown(*seed_interval(metrics[key])) if metrics.get(key) else "" for key in COLUMNS]
     return [cell.title, seeds, *cells, ", ".join(f"{key} {value:g}" for key, value in cell.paper.items())]
 
 
 def _shown(mean: float, half: float) -> str:
     digits = 3 if abs(mean) < 2 else 2 if abs(mean) < 20 else 1
     return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else " (one seed)")
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
 
 
 def main() -> None:

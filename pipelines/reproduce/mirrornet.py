@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 
 from streampose.config import load_skeleton
 from streampose.console import logger, start_logging
@@ -43,8 +42,9 @@ from streampose.methods.mask_data import resize_images
 from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mirrornet import MirrorConfig, MirrorTask, load_mirror_config
 from streampose.methods.mirrornet_data import Pictures
+from streampose.metrics.intervals import seed_interval
 from streampose.metrics.keypoints_2d import pck, segment_size
-from streampose.report import Picture, Section, Table, write_report
+from streampose.report import Picture, Section, Table, markdown_table, write_report
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.synthetic.synthpose import make_synthpose
@@ -304,14 +304,6 @@ def save_picture(task: MirrorTask, data: Data, path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ report
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over seeds (Student's t); infinite for a single seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.inf
-    return mean, float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def findings(found: dict[tuple[str, int], dict[int, dict[str, float]]]) -> list[dict[str, Any]]:
     """The paper's claims, each with its difference over the seeds that both cells have: `yes` where the interval lies
     above the margin, `mean` where only the mean does, else `no`."""
@@ -327,7 +319,7 @@ def findings(found: dict[tuple[str, int], dict[int, dict[str, float]]]) -> list[
             if not seeds:
                 continue
             margin = 3.0 if (better, share) == ("supervised", 5) else 0.0
-            mean, half = interval([one[seed]["Total"] - other[seed]["Total"] for seed in seeds])
+            mean, half = seed_interval([one[seed]["Total"] - other[seed]["Total"] for seed in seeds])
             holds = "yes" if mean - half >= margin else "mean" if mean >= margin else "no"
             results.append({"claim": claim, "share": share, "seeds": len(seeds), "difference": [mean, half],
                             "margin": margin, "holds": holds})  # fmt: skip
@@ -349,7 +341,7 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         [v["claim"], v["share"], v["seeds"], _shown(*v["difference"]), v["margin"], v["holds"]] for v in judged
     ]
     sections = [Section("Findings", ["Of the same seeds; mean and 95 % interval."], [Table(header, rows)])]
-    text = ["# MirrorNet at our scale", "", *_markdown(header, rows), ""]
+    text = ["# MirrorNet at our scale", "", *markdown_table(header, rows), ""]
     family = arguments.detector.removesuffix("-small")
     names = ["configuration", "labels, %", "seeds", *("Total", *GROUPS), "paper, LSP", "paper, MPII"]
     rows = [
@@ -357,12 +349,12 @@ def report(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         for share in shares for name in WAYS if (name, share) in found
     ]  # fmt: skip
     sections.append(Section("Tables 1 to 6", [], [Table(names, rows)]))
-    text += ["Tables 1 to 6", "", *_markdown(names, rows), ""]
+    text += ["Tables 1 to 6", "", *markdown_table(names, rows), ""]
     names = [*names[:-2], "paper, LSP (HRNet)"]
     for number, cells in ABLATIONS.items():
         rows = [_row(name, share, found, None) for share in shares for name in cells if (name, share) in found]
         sections.append(Section(f"Table {number}", [], [Table(names, rows)]))
-        text += [f"Table {number}", "", *_markdown(names, rows), ""]
+        text += [f"Table {number}", "", *markdown_table(names, rows), ""]
     pictures = []
     for path in sorted((folder / "pictures").glob("*.npz")):
         with np.load(path) as stored:
@@ -383,7 +375,7 @@ def _row(
     paper: list[tuple[float, ...]] | None,
 ) -> list[str | int | float]:
     metrics = found[name, share]
-    cells = [_shown(*interval([values[key] for values in metrics.values()])) for key in ("Total", *GROUPS)]
+    cells = [_shown(*seed_interval([values[key] for values in metrics.values()])) for key in ("Total", *GROUPS)]
     if paper is None:
         table = {"supervised": 1, "semi": 2}.get(name)
         values = PAPER["LSP", "hrnet"].get(share, ())
@@ -397,11 +389,6 @@ def _row(
 
 def _shown(mean: float, half: float) -> str:
     return f"{mean:.1f}" + (f" ± {half:.1f}" if math.isfinite(half) else " (one seed)")
-
-
-def _markdown(header: list[str], rows: list[list[Any]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
 
 
 def with_starts(cells: list[str]) -> list[str]:

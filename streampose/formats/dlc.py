@@ -39,15 +39,7 @@ def read_dlc_csv(path: Path | str) -> DlcTable:
         StreamposeError: no such file, other header rows, or a value that is no number.
     """
     path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StreamposeError(f"{path}: cannot be read ({error})") from None
-    header: dict[str, list[str]] = {}
-    while rows and rows[0][0] in ("scorer", "individuals", "bodyparts", "coords"):
-        row = rows.pop(0)
-        header[row[0]] = row
+    header, rows = read_rows(path)
     if "bodyparts" not in header or "coords" not in header:
         raise StreamposeError(f"{path}: not a DeepLabCut csv; its first rows begin with scorer, bodyparts and coords")
     coords = header["coords"]
@@ -82,3 +74,21 @@ def read_dlc_csv(path: Path | str) -> DlcTable:
         np.where(missing[..., None], np.nan, xy),
         np.where(missing, np.nan, likelihood),
     )
+
+
+def read_rows(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:
+    """The header rows of a table of DeepLabCut by what they begin with, and the others.
+
+    Raises:
+        StreamposeError: it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StreamposeError(f"{path}: cannot be read ({error})") from None
+    header: dict[str, list[str]] = {}
+    while rows and rows[0][0] in ("scorer", "individuals", "bodyparts", "coords"):
+        row = rows.pop(0)
+        header[row[0]] = row
+    return header, rows

@@ -22,6 +22,7 @@ import numpy as np
 from streampose.errors import StreamposeError
 from streampose.files import whole_file, write_text
 from streampose.formats.annotations import Annotations, join_annotations, make_annotations
+from streampose.formats.dlc import read_rows
 
 TABLE = "CollectedData_"
 PREFIX = "subject"  # of individuals that we name
@@ -108,7 +109,7 @@ def _write_tables(
 
 
 def _read_table(path: Path) -> Annotations:
-    header, body = _read_h5(path) if path.suffix in (".h5", ".hdf5") else _read_csv(path)
+    header, body = _read_h5(path) if path.suffix in (".h5", ".hdf5") else read_rows(path)
     if "bodyparts" not in header or "coords" not in header:
         raise StreamposeError(f"{path}: not a table of labels; its first rows begin with scorer, bodyparts and coords")
     coords, parts = header["coords"], header["bodyparts"]
@@ -144,19 +145,6 @@ def _read_table(path: Path) -> Annotations:
         joints, xy[at, of], visibility[at, of], image=images, video=[_video_of(name) for name in images],
         frame_index=[_number_of(name) for name in images], who=["" if who == "labels" else who] * len(rows),
     )  # fmt: skip
-
-
-def _read_csv(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StreamposeError(f"{path}: cannot be read ({error})") from None
-    header: dict[str, list[str]] = {}
-    while rows and rows[0][0] in ("scorer", "individuals", "bodyparts", "coords"):
-        row = rows.pop(0)
-        header[row[0]] = row
-    return header, rows
 
 
 def _read_h5(path: Path) -> tuple[dict[str, list[str]], list[list[str]]]:

@@ -38,9 +38,9 @@ def test_every_cell_has_settings_and_a_start(pipeline):
 
 
 def test_intervals_are_students(pipeline):
-    mean, half = pipeline.interval([1.0, 2.0, 3.0])
+    mean, half = pipeline.seed_interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
-    assert pipeline.interval([5.0]) == (5.0, math.inf)
+    assert pipeline.seed_interval([5.0]) == (5.0, math.inf)
 
 
 def test_verdicts(pipeline):

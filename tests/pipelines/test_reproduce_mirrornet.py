@@ -63,7 +63,7 @@ def test_findings(pipeline):
     assert holds([52.0, 52.1, 52.0], [50.0, 50.0, 50.0]) == "no"  # less than three points
     assert holds([52.0, 52.1, 52.0], [50.0, 50.0, 50.0], share=20) == "yes"
     assert holds([54.0], [50.0]) == "mean"  # one seed proves nothing
-    assert pipeline.interval([5.0]) == (5.0, math.inf)
+    assert pipeline.seed_interval([5.0]) == (5.0, math.inf)
 
 
 def test_labels_of_films(pipeline):

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from streampose.config import skeleton_from_dict, skeleton_to_dict
 from streampose.errors import StreamposeError
 from streampose.files import whole_file
+from streampose.formats.parquet import write_joints
 from streampose.structures import Skeleton
 
 ROWS_PER_GROUP = 1 << 17
@@ -78,7 +79,7 @@ class LiftedWriter:
     """Writes one video's 3D poses; `open_lifted` makes it."""
 
     def __init__(self, file: pq.ParquetWriter, skeleton: Skeleton):
-        self._file, self._num_joints = file, skeleton.num_joints
+        self._file = file
         self._joints = pa.array(list(skeleton.joints), pa.string())
         self._frames: list[tuple[int, float, int]] = []
         self._values: list[np.ndarray] = []
@@ -98,15 +99,7 @@ class LiftedWriter:
         """Write the rows that have come since the last group."""
         if not self._frames:
             return
-        R, K = len(self._frames), self._num_joints
-        frame_index, pts_seconds, track_id = (np.repeat(column, K) for column in zip(*self._frames, strict=True))
-        columns = np.stack(self._values).reshape(R * K, len(VALUES)).T
-        joint = pa.DictionaryArray.from_arrays(pa.array(np.tile(np.arange(K, dtype=np.int16), R)), self._joints)
-        arrays = [
-            pa.array(frame_index, pa.int64()), pa.array(pts_seconds, pa.float64()), pa.array(track_id, pa.int32()),
-            joint, *(pa.array(column, pa.float32(), from_pandas=True) for column in columns),
-        ]  # fmt: skip
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._file.schema))
+        write_joints(self._file, self._joints, self._frames, self._values)
         self._frames, self._values = [], []
 
 

@@ -78,16 +78,28 @@ class ParquetWriter:
         """Write the rows that have come since the last group."""
         if not self._frames:
             return
-        R, K = len(self._frames), self._num_joints
-        frame_index, pts_seconds, track_id = (np.repeat(column, K) for column in zip(*self._frames, strict=True))
-        columns = np.stack(self._values).reshape(R * K, 4).T
-        joint = pa.DictionaryArray.from_arrays(pa.array(np.tile(np.arange(K, dtype=np.int16), R)), self._joints)
-        arrays = [
-            pa.array(frame_index, pa.int64()), pa.array(pts_seconds, pa.float64()), pa.array(track_id, pa.int32()),
-            joint, *(pa.array(column, pa.float32(), from_pandas=True) for column in columns),
-        ]  # fmt: skip
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._file.schema))
+        write_joints(self._file, self._joints, self._frames, self._values)
         self._frames, self._values = [], []
+
+
+def write_joints(
+    file: pq.ParquetWriter, joints: pa.Array, frames: list[tuple[int, float, int]], values: list[np.ndarray]
+) -> None:
+    """Write a row for each joint of each subject and frame, in one group.
+
+    Args:
+        joints: (K,) names.
+        frames: (frame index, pts_seconds, track id) of each subject and frame.
+        values: (K, V) float32 for each of them.
+    """
+    R, K = len(frames), len(joints)
+    frame_index, pts_seconds, track_id = (np.repeat(column, K) for column in zip(*frames, strict=True))
+    joint = pa.DictionaryArray.from_arrays(pa.array(np.tile(np.arange(K, dtype=np.int16), R)), joints)
+    arrays = [
+        pa.array(frame_index, pa.int64()), pa.array(pts_seconds, pa.float64()), pa.array(track_id, pa.int32()),
+        joint, *(pa.array(column, pa.float32(), from_pandas=True) for column in np.concatenate(values).T),
+    ]  # fmt: skip
+    file.write_table(pa.Table.from_arrays(arrays, schema=file.schema))
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,12 @@ def selftrain(
         str, typer.Option(help="mask, landmarks, disentangle, mirrornet, hypotheses (lifts 2D to 3D), or auto.")
     ] = "mask",
     refine: Refine = None,
-    preset: Annotated[str, typer.Option(help="Size of the model and the run: tiny, small or base.")] = "tiny",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of the model and the run: tiny, small or base [default: tiny, or the refined model's]."
+        ),
+    ] = None,
     skeleton: Annotated[str | None, typer.Option(help="Skeleton [default: the store's].")] = None,
     config: Config = None,
     overrides: Overrides = None,

@@ -27,7 +27,7 @@ from streampose.methods.hypotheses import HypothesesConfig, load_hypotheses_conf
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.mirrornet import MirrorConfig, load_mirror_config, make_mirror_task
-from streampose.methods.refine import RefineConfig, load_refine_config, make_refine_task
+from streampose.methods.refine import RefineConfig, RefineTask, load_refine_config, make_refine_task
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
 from streampose.promotion import TrainingPart, choose_held_out
 from streampose.runtime.bundle import default_bundle
@@ -84,7 +84,7 @@ def selftrain(
     store: Path = Path("store.zarr"),
     method: str = "mask",
     refine: str | None = None,
-    preset: str = "tiny",
+    preset: str | None = None,
     skeleton: str | None = None,
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -108,10 +108,11 @@ def selftrain(
     Args:
         store: what `streampose ingest` made.
         method, preset, config, overrides: what is trained and how; see configs/methods/. `auto` takes `mask` or
-            `landmarks`, whichever suits the store.
+            `landmarks`, whichever suits the store. No preset: `tiny`.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
             store's sessions say together, `labels` on labelled frames. The model is `init`, else the current one, else
-            the one that is shipped; it also says the size of the network, so that `preset` does not count.
+            the one that is shipped. Its network keeps its size; with another `preset`, `triangulate` trains a new one,
+            and the model makes its first labels.
         skeleton: another skeleton than the store's.
         out: the run's folder is made in it.
         models: `current` in it is what the other commands use; the one before stays as `previous`.
@@ -145,14 +146,14 @@ def selftrain(
             method, init = refine, init or model_to_refine(Path(models))
             if refine not in REFINEMENTS:
                 raise ConfigError(f"--refine {refine}: unknown; choose {', '.join(REFINEMENTS)}")
-            preset, size = read_network(init)
-            overrides = [f"input_size={size}", *overrides]
+            preset, overrides = refined_network(refine, preset, init, overrides)
             labels = labels or (["all"] if refine == "labels" else [])
         elif method == "auto":
             method, why = choose_method(whole)
             logger.info("method %s: %s", method, why)
         elif method not in METHODS:
             raise ConfigError(f"--method {method}: unknown; choose auto, {', '.join(METHODS)}")
+        preset = preset or "tiny"
         overrides = [*label_overrides(labels, method, whole), *prior_overrides(prior, method), *overrides]
         settings = WAYS[method].load(preset, config, [f"seed={seed}", *overrides])
         seed = settings.seed
@@ -170,7 +171,7 @@ def selftrain(
             shutil.rmtree(run_dir, ignore_errors=True)  # there is nothing to resume
         raise
     if init is not None and not (resume and has_checkpoint(run_dir)):
-        logger.info("%s: taken over: %s", init, initialise(task.networks, init, shape.joints))
+        begin_with(init, task, settings, shape)
     task.networks.to(chosen)
     judge = WAYS[method].judge(task, whole, shape, settings, chosen)
     before: dict[str, Any] = {}
@@ -386,6 +387,32 @@ def label_overrides(labels: Sequence[str], method: str, reader: StoreReader) -> 
     if "version" in getattr(WAYS[method].schema.model_fields["supervision"].annotation, "model_fields", {}):
         changes.append(f"supervision.version={json.dumps(reader.labels_version(wanted))}")
     return changes
+
+
+def refined_network(refine: str, preset: str | None, init: Path, overrides: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Preset and settings of the network that is trained: those of the model it begins with, or a new one's.
+
+    Raises:
+        ConfigError: the way to refine needs the model's own network. TrainingError: `init` is no model.
+    """
+    own, size = read_network(init)
+    if preset in (None, own):
+        return own, [f"input_size={size}", *overrides]
+    if refine != "triangulate":
+        raise ConfigError(
+            f"--preset {preset}: --refine {refine} keeps the network of {init} ({own}); leave --preset out"
+        )
+    return str(preset), overrides
+
+
+def begin_with(init: Path, task: Task, settings: Any, skeleton: Skeleton) -> None:
+    """Take over the weights of a model that fit; a refinement of a model of another size has it make labels."""
+    if isinstance(task, RefineTask) and (network := read_network(init)) != (settings.detector, settings.input_size):
+        task.learn_from(init)
+        logger.info("%s: makes the first labels of a network of another size", init)
+        if network[0] != settings.detector:
+            return
+    logger.info("%s: taken over: %s", init, initialise(task.networks, init, skeleton.joints))
 
 
 def model_to_refine(models: Path) -> Path:

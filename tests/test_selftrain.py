@@ -20,7 +20,7 @@ from streampose.config import load_skeleton, skeleton_from_dict, skeleton_to_dic
 from streampose.errors import ConfigError, StoreError, TrainingError
 from streampose.export import export
 from streampose.metrics.label_free import render_skeletons
-from streampose.runtime.bundle import load_bundle
+from streampose.runtime.bundle import default_bundle, load_bundle
 from streampose.selftrain import selftrain, training_minutes
 from streampose.store.labels import Labels, write_labels
 from streampose.store.reader import StoreReader
@@ -263,6 +263,17 @@ def test_a_model_is_refined_on_a_session(tmp_path):
     assert result["metrics"]["free/score"] > 0.2  # three steps do not forget what the shipped model knows
     bundle = load_bundle(Path(result["bundle"]))
     assert (bundle.method, bundle.preset) == ("triangulate", "tiny")
+
+    once = {"refine": "triangulate", "init": default_bundle(), "device": "cpu"}
+    settings = ["rounds=1", "steps=2", "fit_steps=4", "batch_size=4", "input_size=64"]
+    alike, grown = (
+        few(tmp_path / "s.zarr", tmp_path, preset=size, overrides=settings, **once) for size in (None, "small")
+    )
+    assert load_bundle(Path(grown["bundle"])).preset == "small" and not grown["promoted"]  # two steps from nothing
+    made = [load_networks(Path(run["checkpoint"]))["labels"]["keypoints"] for run in (alike, grown)]
+    torch.testing.assert_close(*made)  # the model that is refined has taught the larger one
+    with pytest.raises(ConfigError, match="--preset small: --refine labels keeps the network"):
+        few(tmp_path / "s.zarr", tmp_path, preset="small", refine="labels")
     with pytest.raises(TrainingError, match="no run to resume"):
         selftrain(out=tmp_path / "nowhere", resume=True)
 

@@ -41,6 +41,7 @@ from streampose.methods.refine_fit import Shape, fit_body
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
+from streampose.training.initialise import initialise, read_network
 
 WINDOW, OVERLAP = 150, 6  # moments that are fitted at once, and what windows share at each end
 LONGEST_GAP = 1.0  # seconds without a moment, after which a new window begins
@@ -54,7 +55,8 @@ class RefineConfig(Strict):
     """Settings of `selftrain --refine triangulate`; presets are in configs/methods/refine.yaml.
 
     Attributes:
-        detector, input_size: of the network; those of the model that is refined.
+        detector, input_size: of the network; where they are not those of the model that is refined, that model makes
+            the labels of the first round, and a network of another preset begins with none of its weights.
         rounds: how often labels are made; each round has as many steps.
         fit_steps: of the body's fit to the views; 0 takes the triangulated joints as they are.
         teacher: decay of the running average that makes the labels.
@@ -121,9 +123,23 @@ class RefineTask:
         self.mixture = Mixture(instants, len(frames), instants.largest, config.share)
         self.anatomy = Anatomy(skeleton)
         self.bones, self._reader = BoneTables(skeleton), _load_reader(skeleton)
+        self._first_teacher: tuple[nn.Module, int] | None = None  # and the side of its pictures
         self._made: tuple[int, Labels, np.ndarray] | None = None  # the engine tries a step before the first
         self.round_steps = config.steps
         self.total_steps = config.rounds * config.steps
+
+    def learn_from(self, source: Path) -> None:
+        """Take a model whose network is another one, of a smaller preset say, as teacher of the first round.
+
+        Raises:
+            TrainingError: it is no model, or lacks joints of the skeleton.
+        """
+        preset, size = read_network(source)
+        network = build_detector(preset, self.skeleton.num_joints, size)
+        taken = initialise(nn.ModuleDict({"detector": network}), source, self.skeleton.joints)
+        if taken.new_joints or taken.left:
+            raise TrainingError(f"{source}: cannot teach this skeleton; {taken}")
+        self._first_teacher = network, size
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
         """Stretch or shrink the rounds to a time, of which making labels takes a part."""
@@ -205,13 +221,20 @@ class RefineTask:
             self.teacher.load_state_dict(self.detector.state_dict())
         device = memory.keypoints.device
         if self._made is None or self._made[0] != due:
-            own = predict_labels(self.teacher.eval(), self.frames.crops, self.skeleton.flip_index, device)
-            self._made = (due, *self.make_labels(self._or_masks(own, device)))
+            self._made = (due, *self.make_labels(self._or_masks(self._read(due, device), device)))
         _, labels, named = self._made
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))
         memory.named.copy_(torch.from_numpy(named))
         memory.made.fill_(due)
+
+    def _read(self, due: int, device: torch.device) -> Labels:
+        """What the teacher of a round says of every frame."""
+        teacher, size = self.teacher, self.frames.size
+        if due == 1 and self._first_teacher is not None:
+            teacher, size = self._first_teacher
+        crops = resize_images(self.frames.crops, size)
+        return predict_labels(teacher.to(device).eval(), crops, self.skeleton.flip_index, device)
 
     def _or_masks(self, own: Labels, device: torch.device) -> Labels:
         """The teacher's readings; where what rho reads from the mask explains it better, that."""

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from streampose.console import logger
 from streampose.errors import ConfigError
 from streampose.losses.adversarial import discriminator_loss, generator_loss
-from streampose.losses.heatmaps import gaussian_targets, heatmap_cross_entropy
+from streampose.losses.heatmaps import gaussian_targets, heatmap_cross_entropy, robust_distance
 from streampose.losses.perceptual import feature_distance
 from streampose.losses.skeleton_images import point_image, point_images, sided_image
 from streampose.methods.landmarks_config import LandmarksConfig, load_landmarks_config
@@ -173,7 +173,7 @@ class LandmarksTask:
             if painted:
                 drawn = self._drawn(painted, rng)
                 out["figures"] = self.poses.paint(drawn, random_backgrounds(self.data, painted, rng), rng)
-                out["figure_poses"] = drawn.xy
+                out["figure_poses"], out["figure_side_on"] = drawn.xy, self.poses.side_on(drawn.xy)
         if stage == "landmarks":
             how = Change(**config.augmentation.model_dump())
             out |= random_pairs(self.data, B, rng, how)
@@ -241,11 +241,16 @@ class LandmarksTask:
 
     def _figure_terms(self, y: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Phi of painted figures is their skeleton image, and eta reads their joints in it."""
-        poses, found = batch["figure_poses"], self.detector.read(y)
-        return {
-            "figures": (y.float() - self.draw(poses)).square().mean(),
-            "figures_xy": joint_distance(found.keypoints, poses),
-        }
+        poses, y = batch["figure_poses"], y.float()
+        found = self.detector.read(y).keypoints
+        off, away = (y - self.draw(poses)).square().mean((1, 2, 3)), joint_distances(found, poses)
+        if batch["figure_side_on"].any():  # either naming will do
+            other = poses[:, list(self.skeleton.flip_index)]
+            off_other = (y - self.draw(other)).square().mean((1, 2, 3))
+            away_other = joint_distances(found, other)
+            better = (batch["figure_side_on"] & (away_other < away)).float()
+            off, away = torch.lerp(off, off_other, better), torch.lerp(away, away_other, better)
+        return {"figures": off.mean(), "figures_xy": away.mean()}
 
     def _joint_terms(self, batch: dict[str, Tensor], together: bool) -> dict[str, Tensor]:
         """Eq. 6, and what the switches add to it; Phi learns nothing of x^ unless `together`."""
@@ -378,10 +383,20 @@ def play(judge: Callable[[Tensor], list[Tensor]], real: Tensor, made: Tensor) ->
 
 
 def joint_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared distance of joints: (B, K, 2 or 3), (B, K, 2) with NaN where unknown -> scalar."""
+    """Mean distance of joints: (B, K, 2 or 3), (B, K, 2) with NaN where unknown -> scalar."""
     known = torch.isfinite(wanted).all(-1)
-    squared = (found[..., :2].float() - wanted.nan_to_num()).square().sum(-1)
-    return (squared * known).sum() / known.sum().clamp_min(1)
+    return (_far(found, wanted) * known).sum() / known.sum().clamp_min(1)
+
+
+def joint_distances(found: Tensor, wanted: Tensor) -> Tensor:
+    """The same of each sample: (B,)."""
+    known = torch.isfinite(wanted).all(-1)
+    return (_far(found, wanted) * known).sum(-1) / known.sum(-1).clamp_min(1)
+
+
+def _far(found: Tensor, wanted: Tensor) -> Tensor:
+    """Quadratic near zero; what is in doubt between two places is drawn to one of them, not to their mean."""
+    return robust_distance(found[..., :2].float(), wanted.nan_to_num())
 
 
 def map_distance(heatmaps: Tensor, wanted: Tensor) -> Tensor:

@@ -170,15 +170,29 @@ def random_backgrounds(data: Crops, count: int, rng: np.random.Generator) -> np.
     for b in range(count):
         crop = data.crops[rng.integers(len(data))]
         width = int(S * rng.uniform(0.12, 0.25))
-        strips = np.concatenate([crop[:, :width], crop[:, S - width :]], 1)
-        if rng.random() < 0.15:
-            coarse = int(rng.integers(2, 12))
-            strips = rng.integers(0, 256, (coarse, coarse, 3)).astype(np.uint8)
-        out[b] = cv2.resize(strips, (S, S), interpolation=cv2.INTER_CUBIC)[:, :: int(rng.choice((-1, 1)))]
+        strips = [crop[:, :width], crop[:, S - width :]]
+        if rng.random() < 0.5:
+            both = _mirrored(strips, S, rng)
+        else:
+            both = np.concatenate(strips, 1)
+            if rng.random() < 0.3:
+                coarse = int(rng.integers(2, 12))
+                both = rng.integers(0, 256, (coarse, coarse, 3)).astype(np.uint8)
+            both = cv2.resize(both, (S, S), interpolation=cv2.INTER_CUBIC)
+        out[b] = both[:, :: int(rng.choice((-1, 1)))]
         if rng.random() < 0.2:  # where a crop reaches beyond its picture
             beyond = max(1, int(S * rng.uniform(0.03, 0.3)))
             out[b, :, slice(beyond) if rng.random() < 0.5 else slice(-beyond, None)] = 0
     return out
+
+
+def _mirrored(strips: list[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
+    """The left and the right strip (S, w, 3) as sharp as they are, each repeated back and forth: (S, S, 3)."""
+    parts, width = [], int(size * rng.uniform(0.2, 0.8))
+    for strip, wanted in zip(strips, (width, size - width), strict=True):
+        times = -(-wanted // strip.shape[1])
+        parts.append(np.concatenate([strip if n % 2 == 0 else strip[:, ::-1] for n in range(times)], 1))
+    return np.concatenate([parts[0][:, :width], parts[1][:, ::-1][:, width - size :]], 1)
 
 
 def _random_colours(rng: np.random.Generator) -> np.ndarray:

@@ -1,20 +1,20 @@
 """Unpaired poses for `methods/landmarks.py`: drawn at random, seen by random cameras, framed as the store frames crops.
 
-Also figures painted of them: capsules of the skeleton file's thickness in random colours, near limbs over far ones.
+Also figures painted of them, `methods/landmarks_figures.py`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from streampose.console import logger
 from streampose.errors import ConfigError, TrainingError
 from streampose.geometry.project_prior import random_views
-from streampose.methods.mask_prior import facing_sign, random_figures, turns_every_way
+from streampose.methods.landmarks_figures import Capsules, paint_figures, random_colours
+from streampose.methods.mask_prior import facing_sign, random_figures, turns_every_way, width_across
 from streampose.store.priors import Prior, list_priors, read_prior
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
@@ -22,8 +22,8 @@ from streampose.synthetic.built_in_prior import NAME as BUILT_IN
 from streampose.synthetic.built_in_prior import built_in_prior
 
 BUILT_IN_POSES = 4096
+SIDE_ON = 0.09  # width of hips and shoulders in crops; about 20 degrees off the side
 MARGIN = 0.1  # kept free around the subject, as `tracking.boxes` does
-SHIFT = 4  # binary places of the pixel positions that cv2 draws at
 
 
 def find_prior(reader: StoreReader, skeleton: Skeleton, name: str, seed: int) -> Prior:
@@ -128,7 +128,7 @@ class Poses:
             c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
             xy = np.stack([c * poses[..., 0] - s * poses[..., 1], s * poses[..., 0] + c * poses[..., 1]], -1)
             depth = rng.normal(0, 1, xy.shape[:2])
-        build = rng.lognormal(0, 0.15, (count, 1)) * height[:, None]
+        build = rng.lognormal(-0.08, 0.17, (count, 1)) * height[:, None]
         radius = self.radius * build * rng.lognormal(0, 0.1, (count, len(self.radius)))  # (B, n)
         if self.facing:
             away_side = facing_sign(self.skeleton, np.nan_to_num(xy)) < 0
@@ -145,6 +145,10 @@ class Poses:
         xy = (xy - centre[:, None]) * scale[..., None]
         return Drawn(xy.astype(np.float32), depth * scale, radius * scale)
 
+    def side_on(self, xy: np.ndarray) -> np.ndarray:
+        """Where naming the sides as if they faced the camera is a toss-up: (B, K, 2) in [-1, 1] -> (B,)."""
+        return self.facing & (np.abs(width_across(self.skeleton, np.nan_to_num(xy))) < SIDE_ON)
+
     def _turned(self, poses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """3D poses turned as far as the skeleton says that its subject turns: (B, K, 3) -> (B, K, 3)."""
         degrees = rng.uniform(-1, 1, (len(poses), 3)) * self.skeleton.turn_degrees
@@ -153,67 +157,29 @@ class Poses:
 
     def paint(self, drawn: Drawn, backgrounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Paint figures over pictures: (B, S, S, 3) uint8, of which new ones are returned."""
-        images = np.empty_like(backgrounds)
-        for b in range(len(images)):
-            images[b] = self._paint_one(drawn.xy[b], drawn.depth[b], drawn.radius[b], backgrounds[b], rng)
-        return images
+        colours = random_colours(self.bones, self.skeleton.flip_index, len(backgrounds), rng)
+        return paint_figures(self._capsules(drawn, backgrounds.shape[1], rng), colours, backgrounds, rng)
 
-    def _paint_one(
-        self, xy: np.ndarray, depth: np.ndarray, radius: np.ndarray, background: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        size = len(background)
-        canvas, inside = background.copy(), np.zeros((size, size), np.uint8)
-        pixels = (np.nan_to_num(xy) + 1) * (size / 2) - 0.5
-        colours = self._colours(rng)
-        shade, light = rng.uniform(0.05, 0.35), rng.normal(0, 0.35, 2)
-        limbs = []
-        for n, (a, b) in enumerate(self.bones):
-            thick, along = float(radius[n]) * size / 2, pixels[b] - pixels[a]
-            beyond = (self.reach[n] - 1) * thick * along / max(float(np.hypot(*along)), 1e-6)  # a round end adds 1
-            limbs.append((float(depth[[a, b]].mean() - radius[n]), pixels[a], pixels[b] + beyond, thick, colours[n]))
-        limbs += self._trunk(pixels, depth, radius, colours, size)
-        for _, start, end, thick, colour in sorted(limbs, key=lambda limb: -limb[0]):
-            _capsule(canvas, start, end, thick, colour * (1 - shade))
-            _capsule(canvas, start + light * thick, end + light * thick, 0.6 * thick, colour * (1 + shade))
-            _capsule(inside, start, end, thick, np.array([255.0]))
-        grain = rng.normal(1, rng.uniform(0.02, 0.15), (size // 2, size // 2)).astype(np.float32)
-        textured = (canvas * cv2.resize(grain, (size, size))[..., None]).clip(0, 255).astype(np.uint8)
-        painted = np.where(inside[..., None] > 0, textured, canvas)
-        return cv2.GaussianBlur(painted, (0, 0), rng.uniform(0.3, 0.8)) if rng.random() < 0.7 else painted
-
-    def _trunk(self, pixels: np.ndarray, depth: np.ndarray, radius: np.ndarray, colours: np.ndarray, size: int) -> list:
-        """The skeleton's extra connections that fill a trunk (the `tight` ones of `mask`), in its colour."""
-        limbs = []
-        for a, b in self.skeleton.connections.get("tight", ()):
-            touching = [n for n, bone in enumerate(self.bones) if a in bone or b in bone]
+    def _capsules(self, drawn: Drawn, size: int, rng: np.random.Generator) -> Capsules:
+        """A capsule for each bone, a little thicker at one end, and those that fill a trunk."""
+        xy, depth = np.nan_to_num(drawn.xy), np.nan_to_num(drawn.depth)
+        joints = np.concatenate([(xy + 1) * (size / 2) - 0.5, depth[..., None] * (size / 2)], -1)
+        start, end = (joints[:, ends] for ends in self.bones.T)  # (B, n, 3)
+        thick = np.maximum(drawn.radius * size / 2, 0.5)
+        along = (end - start)[..., :2]
+        onward = along / np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
+        end[..., :2] += onward * ((self.reach - 1) * thick)[..., None]  # a round end adds 1
+        taper = rng.lognormal(0, 0.12, thick.shape)
+        radius = np.stack([thick * taper, thick / taper], -1)
+        bone = list(range(len(self.bones)))
+        for a, b in self.skeleton.connections.get("tight", ()):  # those that fill a trunk, in its colour
+            touching = [n for n, ends in enumerate(self.bones) if a in ends or b in ends]
             if touching:
-                trunk = min(touching)
-                thick = 0.8 * float(radius[touching].min()) * size / 2
-                limbs.append((float(depth[[a, b]].mean()), pixels[a], pixels[b], thick, colours[trunk]))
-        return limbs
-
-    def _colours(self, rng: np.random.Generator) -> np.ndarray:
-        """A colour for each bone: often its parent bone's, and mostly that of the other side: (n, 3)."""
-        flip = self.skeleton.flip_index
-        by_child: dict[int, np.ndarray] = {}
-        colours = np.zeros((len(self.bones), 3))
-        for n, (parent, child) in enumerate(self.bones):
-            if flip[child] in by_child and rng.random() < 0.9:
-                colour = by_child[flip[child]]
-            elif parent in by_child and rng.random() < 0.6:
-                colour = by_child[parent]
-            else:
-                colour = rng.uniform(10, 245) + rng.normal(0, 50, 3)
-            colours[n] = by_child[child] = colour.clip(5, 250)
-        return colours
-
-
-def _capsule(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, thick: float, colour: np.ndarray) -> None:
-    """A thick line with round ends, in place; positions and thickness in pixels."""
-    ends = [tuple(int(v) for v in np.round(point * 2**SHIFT)) for point in (start, end)]
-    cv2.line(
-        canvas, ends[0], ends[1], colour.clip(0, 255).tolist(), max(1, round(2 * float(thick))), cv2.LINE_AA, SHIFT
-    )
+                filling = 0.8 * thick[:, touching].min(1)
+                start, end = np.append(start, joints[:, [a]], 1), np.append(end, joints[:, [b]], 1)
+                radius = np.append(radius, np.stack([filling, filling], -1)[:, None], 1)
+                bone.append(min(touching))
+        return Capsules(start, end, radius, np.array(bone))
 
 
 def pick_poses(poses: np.ndarray, count: int | None, seed: int) -> np.ndarray:

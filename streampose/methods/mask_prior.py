@@ -68,13 +68,17 @@ def random_figures(skeleton: Skeleton, count: int, rng: np.random.Generator) -> 
 
 def facing_sign(skeleton: Skeleton, joints: np.ndarray) -> np.ndarray:
     """+1 where the left side lies to the right of the picture, -1 elsewhere: (B, K, 2 or more) -> (B,)."""
+    return np.where(width_across(skeleton, joints) < 0, -1.0, 1.0)
+
+
+def width_across(skeleton: Skeleton, joints: np.ndarray) -> np.ndarray:
+    """How far the trunk's left side lies to the right of its right side: (B, K, 2 or more) -> (B,); 1 for no sides."""
     if not skeleton.flip_pairs:
         return np.ones(len(joints))
     left, right = np.array(skeleton.flip_pairs).T
     limbs = {bone.child for bone in skeleton.bones if bone.swing_degrees > 45}
     trunk = np.array([index for index in range(len(left)) if left[index] not in limbs] or range(len(left)))
-    across = joints[:, left[trunk], 0] - joints[:, right[trunk], 0]
-    return np.where(across.sum(-1) < 0, -1.0, 1.0)
+    return (joints[:, left[trunk], 0] - joints[:, right[trunk], 0]).mean(-1)
 
 
 def turns_every_way(skeleton: Skeleton) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from streampose.config import load_skeleton
 from streampose.errors import ConfigError, TrainingError
-from streampose.methods.landmarks import LandmarksTask, joint_distance, load_landmarks_config, play
+from streampose.methods.landmarks import LandmarksTask, joint_distance, joint_distances, load_landmarks_config, play
 from streampose.methods.landmarks_data import Change, make_crops, random_again, random_backgrounds, random_pairs
 from streampose.methods.landmarks_prior import Poses, pick_poses, skeleton_prior
 from streampose.models.discriminators import SkeletonDiscriminator
@@ -158,9 +158,28 @@ def test_few_poses_are_always_the_same_ones(poses):
 def test_joint_distance():
     found, wanted = torch.zeros(1, 3, 3, requires_grad=True), torch.tensor([[[0.0, 0], [3, 4], [math.nan, 1]]])
     distance = joint_distance(found, wanted)
-    assert distance.item() == pytest.approx(12.5)
+    assert distance.item() == pytest.approx((5 - 0.05) / 2, abs=1e-3)
     distance.backward()
-    assert found.grad[0, 1].tolist() == [-3, -4, 0] and not found.grad[0, 2].any()
+    assert found.grad[0, 1].tolist() == pytest.approx([-0.3, -0.4, 0], abs=1e-3) and not found.grad[0, 2].any()
+    torch.testing.assert_close(joint_distances(found, wanted)[0], distance)
+
+
+def test_either_naming_of_a_subject_seen_from_the_side_will_do(data, poses):
+    task = make(data, poses)
+    batch = task.batch(3)
+    named = batch["figure_poses"]
+    swapped = named[:, SKELETON.flip_index]
+    batch["figure_poses"] = swapped
+    y = task.draw(named)
+    batch["figure_side_on"] = torch.tensor([True, False])
+    worse = task._figure_terms(y, batch)
+    batch["figure_side_on"] = torch.tensor([True, True])
+    better = task._figure_terms(y, batch)
+    assert better["figures"] < worse["figures"]
+    side = np.zeros((2, 17, 2))
+    side[1, [11, 4], 0] = 0.2  # left shoulder and hip to the right of the others
+    assert poses.side_on(side).tolist() == [True, False]
+    assert not Poses(poses.poses, SKELETON, facing=False).side_on(side).any()
 
 
 def test_both_sides_of_the_game_get_the_gradients_of_their_own_losses():

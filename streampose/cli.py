@@ -207,6 +207,9 @@ def evaluate(
     prior: Annotated[
         str | None, typer.Option(help="Also whether a body could do it, by this prior of the store, or built-in.")
     ] = None,
+    lifter: Annotated[
+        Path | None, typer.Option(help="Also the 3D poses that this bundle lifts from what is found; needs --truth.")
+    ] = None,
     runtime: Runtime = "auto",
     precision: Precision = "f32",
     out: Annotated[Path | None, typer.Option(help="Folder for a report with pictures.")] = None,
@@ -220,7 +223,7 @@ def evaluate(
 
         return run(
             store=store, truth=truth, dataset=dataset, model=model, predictions=predictions, spp=spp, prior=prior,
-            runtime=runtime, precision=precision, out=out,
+            lifter=lifter, runtime=runtime, precision=precision, out=out,
         )  # fmt: skip
 
     run_verb(verb, say_metrics, as_json, log_level)

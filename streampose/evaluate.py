@@ -13,6 +13,7 @@ from streampose.errors import ConfigError, StoreError
 from streampose.evaluation.compared import HIGHER_IS_BETTER, Compared, post_process
 from streampose.evaluation.datasets import compare_labels, crops_of, predict_people
 from streampose.evaluation.free import measure_label_free
+from streampose.evaluation.lifted_tracks import measure_lifted_tracks
 from streampose.evaluation.pages import Cases, Fetch, write_pages
 from streampose.evaluation.plausible import limits_of_prior, measure_plausibility
 from streampose.evaluation.predicted import Predicted, predict_clips, read_predictions
@@ -23,6 +24,7 @@ from streampose.formats.datasets import read_dataset
 from streampose.metrics.flips import row_means
 from streampose.metrics.plausibility import Limits
 from streampose.runtime.bundle import default_bundle
+from streampose.runtime.lifter import load_lifter
 from streampose.runtime.predictor import load_predictor
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
@@ -41,6 +43,7 @@ def evaluate(
     predictions: Path | None = None,
     spp: float | None = None,
     prior: str | None = None,
+    lifter: Path | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model on the crops of a store or on a labelled dataset, or predictions that `annotate` wrote.
@@ -59,6 +62,7 @@ def evaluate(
         spp: also measure after supervised post-processing, a linear map fitted on this share of the recordings; these
             metrics end in `/spp` and are of the other recordings.
         prior: also whether a body could take the 3D poses, by what this prior of the store (or `built-in`) shows.
+        lifter: also how good the poses are that this bundle lifts from what the model finds; needs truth.
         out: folder for report.html, predictions.png and metrics.json.
 
     Returns:
@@ -73,9 +77,16 @@ def evaluate(
         given = [name for name, value in (("--truth", truth), ("--predictions", predictions)) if value is not None]
         if given:
             raise ConfigError(f"--dataset {dataset}: it brings its own labels; leave {given[0]} out")
+        if lifter is not None:
+            raise ConfigError(
+                f"--dataset {dataset}: lifted poses are measured with exact truth only; leave --lifter out"
+            )
         where = Path("store.zarr") if store is None else Path(store)
         return _on_dataset(dataset, model or default_bundle(), runtime, precision, spp, (where, prior), out)
+    if lifter is not None and truth is None:
+        raise ConfigError(f"--lifter {lifter}: what it lifts can only be measured with truth; give --truth FOLDER")
     model = model or default_bundle()
+    lifting = None if lifter is None else load_lifter(lifter)
     reader: StoreReader | None = None
     if predictions is not None:
         if truth is None:
@@ -107,6 +118,9 @@ def evaluate(
         matched = match_truth(found, Path(truth), padding)
         compared = compare_truth(matched, skeleton)
         errors = _measure_into(result, compared, spp)
+        if lifting is not None:
+            for name, values in measure_lifted_tracks(matched, lifting, skeleton).items():
+                result[name] |= values
     if reader is not None:
         free, free_per_joint = measure_label_free(found, skeleton)
         result["metrics"] |= free

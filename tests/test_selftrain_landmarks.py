@@ -40,7 +40,7 @@ def test_a_bundle_of_landmarks_serves_like_any_other(store, tmp_path):
     )  # fmt: skip
     bundle = load_bundle(tmp_path / "models" / "current")
     assert result["promoted"] and result["parity_px"] < 0.5
-    assert (bundle.method, bundle.preset) == ("landmarks", "landmarks-tiny-sided")
+    assert (bundle.method, bundle.preset) == ("landmarks", "landmarks-tiny-skip-sided")
     crops = StoreReader(store).read("walk-0", [0, 1, 2]).frames
     for runtime in ("onnx", "torch"):
         keypoints, confidence = load_predictor(bundle.path, runtime).predict_crops(crops)

@@ -17,14 +17,18 @@ how images change, and a linear map from them to joints, which few labels of the
 
 Where we differ (each is a switch):
 
-- `figures`: half an hour of two cores is not 3 million iterations. Before the joint objective, and for a share of its
-  batches, Phi learns from figures: capsules of the skeleton file's thickness, in random colours, painted over the
-  videos' borders in unpaired poses. They use nothing but what the method has already, and settle which part of the body
-  is which, which the adversarial term would otherwise have to find out alone.
+- `figures`: an hour of two cores is not 3 million iterations. Before the joint objective, and for a share of its
+  batches, Phi learns from figures: capsules of the skeleton file's thickness, in random colours, clothes and light,
+  painted over the videos' borders in unpaired poses (`landmarks_figures`). They use nothing but what the method has
+  already, and settle which part of the body is which, which the adversarial term would otherwise have to find out
+  alone. How they are painted matters more than anything else here (`pipelines/reproduce/landmarks.md`).
 - `detector: ...-sided`: middle, left and right bones are drawn in a channel each. In one channel the trunk hides an arm
   before it, so that eta alone errs by 2.8 % of the image instead of 1.4 %, and x^ says nothing about it either.
 - `facing`: a picture of sticks is the same from before and behind, so eta would learn the mean of both namings. The
-  sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips.
+  sides of unpaired poses are named as if the subject faced the camera; errors are to be read with flips. Seen from the
+  side, where that is a toss-up, a figure may be named either way.
+- Joints are compared by their distance, not by its square: a hand that is at one place or another is not to be put
+  between the two.
 - `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else
   keeps what eta reads and what Phi means together).
 - `equivariance`: a crop that is turned, shifted and scaled has its joints turned, shifted and scaled (as `mask`).

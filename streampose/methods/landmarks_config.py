@@ -63,7 +63,7 @@ class LandmarksConfig(Strict):
         weights: of each loss term.
     """
 
-    detector: str = "landmarks-tiny-sided"
+    detector: str = "landmarks-tiny-skip-sided"
     input_size: int = 64
     batch_size: int = Field(default=16, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)

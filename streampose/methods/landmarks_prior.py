@@ -23,6 +23,7 @@ from streampose.synthetic.built_in_prior import built_in_prior
 
 BUILT_IN_POSES = 4096
 SIDE_ON = 0.09  # width of hips and shoulders in crops; about 20 degrees off the side
+BEYOND = 1.5  # radii that feet and the like add to the last bone of a limb, at most
 MARGIN = 0.1  # kept free around the subject, as `tracking.boxes` does
 
 
@@ -59,11 +60,12 @@ def skeleton_prior(skeleton: Skeleton, count: int, seed: int) -> Prior:
 
 
 class Drawn(NamedTuple):
-    """B poses: xy (B, K, 2) in [-1, 1] over the crop, depth (B, K) forward, half thickness of the bones (B, N)."""
+    """B poses: xy (B, K, 2) in [-1, 1] over the crop, depth (B, K) forward; of bones (B, N) half thickness, reach."""
 
     xy: np.ndarray
     depth: np.ndarray
     radius: np.ndarray
+    reach: np.ndarray
 
 
 class Poses:
@@ -96,6 +98,7 @@ class Poses:
         self.facing = facing and turns_every_way(skeleton)
         self.radius = np.array([bone.radius for bone in skeleton.bones])[self.number]
         self.reach = np.array([bone.reach for bone in skeleton.bones])[self.number]
+        self.last = ~np.isin(self.bones[:, 1], all_bones[:, 0]) & (self.reach > 0)
         self.length = np.array([bone.length for bone in skeleton.bones])[self.number]
         self.height = self._heights()
 
@@ -130,6 +133,7 @@ class Poses:
             depth = rng.normal(0, 1, xy.shape[:2])
         build = rng.lognormal(-0.08, 0.17, (count, 1)) * height[:, None]
         radius = self.radius * build * rng.lognormal(0, 0.1, (count, len(self.radius)))  # (B, n)
+        reach = self.reach + self.last * rng.uniform(0, BEYOND, radius.shape)
         if self.facing:
             away_side = facing_sign(self.skeleton, np.nan_to_num(xy)) < 0
             flip = self.skeleton.flip_index
@@ -137,13 +141,13 @@ class Poses:
         flesh = np.zeros(xy.shape[:2])
         for n, (parent, child) in enumerate(self.bones):
             flesh[:, parent] = np.maximum(flesh[:, parent], 0.8 * radius[:, n])
-            flesh[:, child] = np.maximum(flesh[:, child], self.reach[n] * radius[:, n])
+            flesh[:, child] = np.maximum(flesh[:, child], reach[:, n] * radius[:, n])
         low, high = np.nanmin(xy - flesh[..., None], 1), np.nanmax(xy + flesh[..., None], 1)
         side = (high - low).max(-1) * (1 + 2 * MARGIN) * rng.lognormal(0.0, 0.06, count)
         centre = (low + high) / 2 + rng.normal(0, 0.02, (count, 2)) * side[:, None]
         scale = (2 / side)[:, None]
         xy = (xy - centre[:, None]) * scale[..., None]
-        return Drawn(xy.astype(np.float32), depth * scale, radius * scale)
+        return Drawn(xy.astype(np.float32), depth * scale, radius * scale, reach)
 
     def side_on(self, xy: np.ndarray) -> np.ndarray:
         """Where naming the sides as if they faced the camera is a toss-up: (B, K, 2) in [-1, 1] -> (B,)."""
@@ -157,7 +161,7 @@ class Poses:
 
     def paint(self, drawn: Drawn, backgrounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Paint figures over pictures: (B, S, S, 3) uint8, of which new ones are returned."""
-        colours = random_colours(self.bones, self.skeleton.flip_index, len(backgrounds), rng)
+        colours = random_colours(self.bones, np.array(self.skeleton.flip_index), len(backgrounds), rng)
         return paint_figures(self._capsules(drawn, backgrounds.shape[1], rng), colours, backgrounds, rng)
 
     def _capsules(self, drawn: Drawn, size: int, rng: np.random.Generator) -> Capsules:
@@ -168,7 +172,7 @@ class Poses:
         thick = np.maximum(drawn.radius * size / 2, 0.5)
         along = (end - start)[..., :2]
         onward = along / np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
-        end[..., :2] += onward * ((self.reach - 1) * thick)[..., None]  # a round end adds 1
+        end[..., :2] += onward * ((drawn.reach - 1) * thick)[..., None]  # a round end adds 1
         taper = rng.lognormal(0, 0.12, thick.shape)
         radius = np.stack([thick * taper, thick / taper], -1)
         bone = list(range(len(self.bones)))

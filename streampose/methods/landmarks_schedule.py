@@ -6,7 +6,7 @@ import numpy as np
 
 from streampose.methods.landmarks_config import LandmarksConfig
 
-COSTS = {"skeletons": 0.25, "figures": 0.4, "landmarks": 1.0}  # of a step, in those of the last stage; measured
+COSTS = {"skeletons": 0.2, "figures": 0.3, "landmarks": 1.0}  # of a step, in those of the last stage; measured
 LONGEST = 2.0  # times its configured length: what a stage before the last one takes at most
 
 

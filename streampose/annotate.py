@@ -31,18 +31,16 @@ from streampose.runtime.find import Finder, Found
 from streampose.runtime.hold import Hold, Row
 from streampose.runtime.lifter import Lifted, Lifting, load_lifter
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
+from streampose.runtime.smoother import Smoother
 from streampose.runtime.standing import Standing
-from streampose.structures import Keypoints, Skeleton
+from streampose.structures import Skeleton
 from streampose.tracking.hypothesis_path import LivePath
-from streampose.tracking.one_euro import OneEuroFilter
 from streampose.video.ahead import ahead
 from streampose.video.decode import Video, find_videos, open_video
 from streampose.video.encode import VideoWriter
 from streampose.video.frame import Frame
 
 QUEUE_BYTES = 32 << 20  # of decoded frames that wait for inference, and again of those that wait for writing
-SMOOTHING_CUTOFF = 1.5  # Hz, of a joint that stands still
-SMOOTHING_BETA = 12.0  # Hz per (box side per second)
 OVERLAY_SUFFIX = ".overlay.mp4"
 
 
@@ -70,7 +68,7 @@ def annotate(
         model: a bundle; None for ./models/current, else the model shipped with the package.
         overlay: also write each video with the skeletons drawn in.
         batch: crops an inference.
-        smooth: one-euro smoothing along each track.
+        smooth: smooth the keypoints along each track, by what comes before and after; see `runtime/smoother.py`.
         overwrite: do again what is finished; without it, a video is done again only if it, the model or what is asked
             for has changed.
         max_subjects: how many subjects are followed at once.
@@ -133,12 +131,15 @@ def _annotate_video(job: _Job, finder: Finder | Standing, label: str, batch: int
             decoded = stack.enter_context(ahead(video.frames(), depth))
             found = finder.find(decoded, video.probe)
             annotated = stack.enter_context(ahead(find_poses(found, job.predictor, batch), depth))
-            smoother = Smoother() if job.smooth else None
+            smoother = Smoother(depth) if job.smooth else None
             bar = stack.enter_context(progress(label, video.probe.frames_estimate))
-            for frame, row, proven in annotated:
-                hold.add(frame, smoother.apply(row) if smoother else row, proven)
+            for item in annotated:
+                for frame, row, proven in smoother.add(*item) if smoother else [item]:
+                    hold.add(frame, row, proven)
                 frames += 1
                 bar.advance()
+            for frame, row, proven in smoother.finish() if smoother else []:
+                hold.add(frame, row, proven)
             hold.finish()
         verdict = video.verdict
         entry.update(frames=frames, people=len(hold.subjects), verdict=verdict.verdict, reason=verdict.reason)
@@ -192,31 +193,6 @@ def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iter
     yield from infer()
 
 
-class Smoother:
-    """One-euro smoothing of each track's keypoints, in units of the subject's size."""
-
-    def __init__(self) -> None:
-        self._filters: dict[int, tuple[OneEuroFilter, float]] = {}
-
-    def apply(self, row: Row) -> Row:
-        """The same with smoothed keypoints; tracks that are not in it keep their state for a while."""
-        xy, z = row.keypoints.xy.copy(), None if row.keypoints.z is None else row.keypoints.z.copy()
-        now = row.pts_seconds
-        for n, track in enumerate(row.ids):
-            if track not in self._filters:
-                side = float(row.boxes[n, 2] - row.boxes[n, 0])
-                self._filters[track] = OneEuroFilter(SMOOTHING_CUTOFF, SMOOTHING_BETA / side), now
-            smoother, _ = self._filters[track]
-            values = xy[n] if z is None else np.concatenate([xy[n], z[n, :, None]], -1)
-            values = smoother.apply(values, now, row.keypoints.confidence[n])
-            xy[n] = values[:, :2]
-            if z is not None:
-                z[n] = values[:, 2]
-            self._filters[track] = smoother, now
-        self._filters = {track: kept for track, kept in self._filters.items() if now - kept[1] < 2.0}
-        return replace(row, keypoints=Keypoints(xy, row.keypoints.confidence, z))
-
-
 class Connected:
     """Lifted poses of each track as one motion: the hypotheses of each frame that follow from those before."""
 
@@ -254,7 +230,7 @@ class _Job:
         self._state: dict[str, Any] = {
             "source": os.path.abspath(path),
             "model": predictor.bundle.sha256,
-            "smooth": smooth,
+            "smooth": "local fit" if smooth else "",
             "max_subjects": max_subjects,
             **_stamp(path),
         }

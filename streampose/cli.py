@@ -270,7 +270,7 @@ def annotate(
     runtime: Runtime = "auto",
     precision: Precision = "f32",
     overlay: Annotated[bool, typer.Option(help="Also write a video with the skeletons drawn in.")] = True,
-    smooth: Annotated[bool, typer.Option(help="One-euro smoothing along each track.")] = True,
+    smooth: Annotated[bool, typer.Option(help="Smooth along each track, without lag.")] = True,
     max_subjects: Annotated[int, typer.Option(help="Subjects followed at once.")] = 4,
     lifter: Lifter = None,
     batch: Annotated[int, typer.Option(help="Crops per inference.")] = 16,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streampose import annotate as module
-from streampose.annotate import Connected, Smoother, annotate
+from streampose.annotate import Connected, annotate
 from streampose.config import load_skeleton
 from streampose.errors import BundleError, VideoError
 from streampose.formats.coco import read_coco
@@ -18,6 +18,7 @@ from streampose.geometry.bones import bone_lengths
 from streampose.runtime.hold import Row
 from streampose.runtime.lifter import Lifted
 from streampose.runtime.predictor import Predictor
+from streampose.runtime.smoother import Smoother
 from streampose.structures import Keypoints
 from streampose.video.decode import open_video
 from streampose.video.encode import VideoWriter
@@ -222,13 +223,13 @@ def test_two_videos_of_one_name_do_not_overwrite_each_other(tmp_path):
 def test_interrupted_leaves_no_half_files(videos, tmp_path, monkeypatch, error):
     seen = []
 
-    def interrupt(self, result):
-        seen.append(result)
+    def interrupt(self, *item):
+        seen.append(item)
         if len(seen) == 20:
             raise error("stop")
-        return result
+        return [item]
 
-    monkeypatch.setattr(Smoother, "apply", interrupt)
+    monkeypatch.setattr(Smoother, "add", interrupt)
     with pytest.raises(error):
         annotate([videos / "good.mp4"], out=tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -267,26 +268,3 @@ def test_missing_model_is_said_at_once(videos, tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert not (tmp_path / "out").exists()
-
-
-def test_smoothing_calms_what_stands_and_follows_what_moves():
-    random = np.random.default_rng(0)
-    smoother, outputs = Smoother(), []
-    for t in range(120):
-        speed = 0.0 if t < 60 else 4.0
-        xy = np.full((1, 17, 2), 50.0 + speed * (t - 60)) + random.normal(0, 0.7, (1, 17, 2))
-        keypoints = Keypoints(xy, np.full((1, 17), 0.9), np.zeros((1, 17)))
-        row = Row(t, t / 25, keypoints, [3], np.array([[0, 0, 100, 100.0]]))
-        outputs.append(smoother.apply(row).keypoints.xy)
-    outputs = np.stack(outputs)
-    assert np.diff(outputs[20:60], axis=0).std() < 0.5 * np.sqrt(2) * 0.7
-    assert abs(outputs[-1].mean() - (50 + 4 * 59)) < 10  # less than three frames behind
-
-
-def test_smoothing_keeps_tracks_apart():
-    smoother = Smoother()
-    for t, track in enumerate([1, 2, 1, 2]):
-        xy = np.full((1, 17, 2), 1000.0 * track)
-        keypoints = Keypoints(xy, np.ones((1, 17)))
-        result = smoother.apply(Row(t, t / 25, keypoints, [track], np.array([[0, 0, 100, 100.0]])))
-        np.testing.assert_allclose(result.keypoints.xy, 1000.0 * track)

@@ -114,8 +114,7 @@ def mask_points(masks: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Te
 def depth_inside(points: Tensor, starts: Tensor, ends: Tensor, radii: Tensor) -> Tensor:
     """How deep points lie within the nearest of tapered capsules, negative outside.
 
-    Squared distances are put together from products of matrices, which need half the memory of differences of points,
-    and half the time; depths are right to 1e-3.
+    Which one is nearest is found first, without gradient; only it is then differentiated.
 
     Args:
         points: (M, P, 2); starts, ends: (M, N, 2); radii: (M, N, 2) at both ends.
@@ -123,14 +122,24 @@ def depth_inside(points: Tensor, starts: Tensor, ends: Tensor, radii: Tensor) ->
     Returns:
         (M, P).
     """
+    nearest = _nearest(points, starts, ends, radii)[..., None].expand(-1, -1, 2)
+    start, end, radius = (values.gather(1, nearest) for values in (starts, ends, radii))
+    along, relative = end - start, points - start
+    r = ((relative * along).sum(-1) / (along**2).sum(-1).clamp_min(1e-6)).clamp(0, 1)
+    distance = ((relative - r[..., None] * along) ** 2).sum(-1).add(1e-8).sqrt()
+    return radius[..., 0] + r * (radius[..., 1] - radius[..., 0]) - distance
+
+
+@torch.no_grad()
+def _nearest(points: Tensor, starts: Tensor, ends: Tensor, radii: Tensor) -> Tensor:
+    """(M, P) the capsule in which points lie deepest; squared distances are put together from products of matrices."""
     along = ends - starts
     square = (along**2).sum(-1).clamp_min(1e-6)[:, None]  # (M, 1, N)
     onto = points @ along.mT - (starts * along).sum(-1)[:, None]  # (M, P, N), all of these
-    away = (points**2).sum(-1)[..., None] - 2 * points @ starts.mT + (starts**2).sum(-1)[:, None]
-    r = (onto / square).clamp(0, 1)
-    distance = (away - r * (2 * onto - r * square)).clamp_min(0).add(1e-8).sqrt()
-    radius = radii[:, None, :, 0] + r * (radii[..., 1] - radii[..., 0])[:, None]
-    return (radius - distance).amax(-1)
+    away = (starts**2).sum(-1)[:, None] - 2 * points @ starts.mT + (points**2).sum(-1)[..., None]
+    r = (onto / square).clamp_(0, 1)
+    distance = away.sub_(onto.mul_(2).sub_(r * square).mul_(r)).clamp_min_(0).sqrt_()
+    return (radii[:, None, :, 0] + r * (radii[..., 1] - radii[..., 0])[:, None]).sub_(distance).argmax(-1)
 
 
 def fit_body(

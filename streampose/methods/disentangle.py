@@ -41,6 +41,8 @@ not known. Swapped pictures follow the pose of the giver of z_t with it and with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -114,6 +116,7 @@ class DisentangleTask:
         self.frames, self.target, self.skeleton, self.config = frames, target, skeleton, config
         name = config.detector.removeprefix("disentangle-")
         self.detector, encoder_y = target.networks(name, config.input_size)
+        self.batch_norm = PRESETS[name].batch_norm
         self.decoder_x = ImageDecoder(PRESETS[name], 2 * LATENT, config.input_size)
         self.encoder_y = encoder_y
         self.networks = nn.ModuleDict(
@@ -212,27 +215,37 @@ class DisentangleTask:
         if "cross" in asked or "vae_y" in asked:
             q_w = self.encoder_y(y)
             w_t = q_w.sample()
-        if "vae_x" in asked:
-            error = config.image_weight * image_error(self.decoder_x(torch.cat([z_t, z_s], 1)), x)
-            terms["vae_x"] = mean_over(error + config.beta_x * (_kl(q_t) + _kl(q_s)), there)
-        if "vae_y" in asked:
-            error = self.target.error(detector.decoder(w_t), y)
-            terms["vae_y"] = mean_over(error + config.beta_y * _kl(q_w), paired)
+        pictures, poses = [torch.cat([z_t, z_s], 1)], [z_t]
         if "cross" in asked:
             mate = batch["mate"]  # whose z_s goes with w_t
-            error = config.image_weight * image_error(self.decoder_x(torch.cat([w_t, z_s[mate]], 1)), x)
+            pictures.append(torch.cat([w_t, z_s[mate]], 1))
+        if "vae_y" in asked:
+            poses.append(w_t)
+        if "vae_x" in asked or "cross" in asked:
+            apart = [config.image_weight * image_error(image, x) for image in self._decode(self.decoder_x, pictures)]
+        y_of = self._decode(detector.decoder, poses)
+        if "vae_x" in asked:
+            terms["vae_x"] = mean_over(apart[0] + config.beta_x * (_kl(q_t) + _kl(q_s)), there)
+        if "vae_y" in asked:
+            terms["vae_y"] = mean_over(self.target.error(y_of[1], y) + config.beta_y * _kl(q_w), paired)
+        if "cross" in asked:
             divergence = config.beta_y * _kl(q_w) + config.beta_x * _kl(q_s)[mate]
-            terms["cross"] = mean_over(error + divergence, paired & there[mate])
-        y_of_x = detector.decoder(z_t)
+            terms["cross"] = mean_over(apart[1] + divergence, paired & there[mate])
         if "sup" in asked:
-            terms["sup"] = mean_over(self.target.error(y_of_x, y) + config.beta_x * _kl(q_t), paired)
+            terms["sup"] = mean_over(self.target.error(y_of[0], y) + config.beta_x * _kl(q_t), paired)
         if "projection" in asked:
             assert isinstance(detector, PoseTranslator)
-            projected = project_weakly(y_of_x, detector.cameras(features))[..., :2]
+            projected = project_weakly(y_of[0], detector.cameras(features))[..., :2]
             known = torch.isfinite(batch["xy"]).all(-1) & there[:, None]
-            apart = (projected - torch.nan_to_num(batch["xy"])).abs().sum(-1)
-            terms["projection"] = (apart * known).sum() / known.sum().clamp_min(1)
+            missed = (projected - torch.nan_to_num(batch["xy"])).abs().sum(-1)
+            terms["projection"] = (missed * known).sum() / known.sum().clamp_min(1)
         return terms
+
+    def _decode(self, decoder: nn.Module, codes: list[Tensor]) -> Sequence[Tensor]:
+        """Each kind of codes through a decoder; at once, which is faster, unless batches of them are normalised."""
+        if self.batch_norm:
+            return [decoder(one) for one in codes]
+        return decoder(torch.cat(codes)).split(len(codes[0]))
 
     def _vae_y(self, y: Tensor) -> Tensor:
         q_w = self.encoder_y(y)

@@ -41,7 +41,12 @@ class DisentangleConfig(Strict):
 
     target: Literal["pose", "sketch"] = "pose"
     detector: Literal[
-        "disentangle-mini", "disentangle-tiny", "disentangle-small", "disentangle-base", "disentangle-paper"
+        "disentangle-mini",
+        "disentangle-mini-paper",
+        "disentangle-tiny",
+        "disentangle-small",
+        "disentangle-base",
+        "disentangle-paper",
     ]
     input_size: int = 64
     pairs: Path | None = None

@@ -42,6 +42,7 @@ class Sizes(NamedTuple):
 
 PRESETS = {
     "mini": Sizes((16, 32, 64, 128), 2, (64, 48, 24), 256),
+    "mini-paper": Sizes((16, 32, 64, 128), 2, (64, 48, 24), 256, batch_norm=True),
     "tiny": Sizes((16, 24, 48, 96, 128), 2, (96, 48, 32, 16), 256),
     "small": Sizes((24, 48, 96, 160, 256), 4, (128, 64, 48, 24), 512),
     "base": Sizes("resnet50", 1, (256, 128, 64, 32), 1024),
@@ -271,7 +272,8 @@ def build_pose_translator(preset: str, num_joints: int, input_size: int) -> Pose
     """Make an untrained detector.
 
     Args:
-        preset: of PRESETS: `mini`, `tiny`, `small` (light encoders), `base` (ResNet-50), `paper` (that with BatchNorm).
+        preset: of PRESETS: `mini`, `tiny`, `small` (light encoders), `base` (ResNet-50); `mini-paper`, `paper` (the
+            smallest and the largest with BatchNorm).
         num_joints: K.
         input_size: side of the crops in pixels; a multiple of 32.
     """
@@ -295,7 +297,10 @@ def _sizes(preset: str, input_size: int) -> Sizes:
 def _encoder(sizes: Sizes, channels: int) -> Encoder:
     if sizes.encoder != "resnet50":
         assert not isinstance(sizes.encoder, str)
-        return light_encoder(channels, sizes.encoder)
+        encoder = light_encoder(channels, sizes.encoder)
+        if sizes.batch_norm:
+            _normalise_by_batches(encoder)
+        return encoder
     norm = nn.BatchNorm2d if sizes.batch_norm else group_norm
     network = import_torchvision().models.resnet50(weights=None, norm_layer=norm)
     if channels != 3:
@@ -303,6 +308,15 @@ def _encoder(sizes: Sizes, channels: int) -> Encoder:
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     levels = [network.layer1, network.layer2, network.layer3, network.layer4]
     return Encoder(stem, levels, (64, 256, 512, 1024, 2048))
+
+
+def _normalise_by_batches(network: nn.Module) -> None:
+    """Put BatchNorm in the place of every GroupNorm."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(network, name, nn.BatchNorm2d(child.num_channels))
+        else:
+            _normalise_by_batches(child)
 
 
 def _layers(inputs: int, sizes: Sizes) -> nn.Sequential:

@@ -70,6 +70,18 @@ def test_targets_alone_train_the_second_autoencoder_only(painted):
     assert moved and all(name.startswith(("detector.decoder.", "encoder_y.")) for name in moved)
 
 
+def test_codes_decoded_at_once_or_one_kind_after_the_other_say_the_same(painted):
+    """Only networks that normalise batches see a difference, so only they decode one kind after the other."""
+    task = task_of(painted, share=0.5)
+    batch, found = task.batch(0), []
+    assert not task.batch_norm
+    for task.batch_norm in (False, True):
+        torch.manual_seed(1)
+        found.append({name: float(term.detach()) for name, term in task.loss(batch, 0)[0].items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert task_of(painted, "detector=disentangle-mini-paper", "input_size=64").batch_norm
+
+
 @pytest.mark.parametrize("off", ["", "cross", "vae_y", "vae_x", "foreground", "projection"])
 def test_terms_are_finite_and_match_their_weights(painted, off):
     task = task_of(painted, *([f"terms.{off}=0"] if off else []), share=0.5)

@@ -24,7 +24,7 @@ from streampose.runtime.predictor import load_predictor
 HUMAN = load_skeleton("human17")
 
 
-@pytest.mark.parametrize(("preset", "size"), [("mini", 32), ("tiny", 64), ("small", 128)])
+@pytest.mark.parametrize(("preset", "size"), [("mini", 32), ("mini-paper", 32), ("tiny", 64), ("small", 128)])
 def test_shapes_and_ranges(preset, size):
     detector = build_detector(f"disentangle-{preset}", 17, size).eval()
     with torch.no_grad():
@@ -35,6 +35,17 @@ def test_shapes_and_ranges(preset, size):
     assert out.confidence.shape == (2, 17) and out.confidence.min() >= 0 and out.confidence.max() <= 1
     assert task.mean.shape == rest.log_variance.shape == (2, LATENT) and features.shape == (2, detector.features.size)
     assert images.shape == (2, 3, size, size) and images.min() > 0 and images.max() < 1
+
+
+def test_the_printed_normalisation_is_by_batches_everywhere():
+    detector, decoder = build_pose_translator("mini-paper", 17, 32), ImageDecoder(PRESETS["mini-paper"], 2 * LATENT, 32)
+    parts = [detector.features, detector.decoder, decoder, PoseEncoder(PRESETS["mini-paper"], 17)]
+    for part in parts:
+        kinds = {type(module) for module in part.modules()}
+        assert kinds & {torch.nn.BatchNorm1d, torch.nn.BatchNorm2d}
+        assert not kinds & {torch.nn.GroupNorm, torch.nn.LayerNorm}
+    ours = {type(module) for module in build_pose_translator("mini", 17, 32).modules()}
+    assert not ours & {torch.nn.BatchNorm1d, torch.nn.BatchNorm2d}
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
     python pipelines/pretrain.py --work /tmp/pretrain --max-minutes 40 [--mocap FOLDER] [--body FOLDER]
 
-First by the method `mask` on single videos, then refined on sessions of four cameras, which tell left from right (the
-shipped one in two runs: 14 sessions and 2 x 3,000 steps, then 60 sessions and 9,000 steps).
+First by the method `mask` on single videos, then refined on sessions of four cameras, which tell left from right; what
+comes of that makes the first labels of a larger network, which is refined on the same sessions.
 
 Motion capture (BVH) and a MakeHuman body, where they are named, add recorded motions and a skinned body to the
 procedural ones; see `streampose synth --help`.
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for videos, stores and runs")
     parser.add_argument("--max-minutes", type=float, default=40.0, help="time for training")
     parser.add_argument("--preset", default="tiny", help="preset of the method mask")
+    parser.add_argument("--larger", default="small", help="preset of the network that is refined last, and shipped")
     parser.add_argument("--mocap", type=Path, help="folder of BVH files")
     parser.add_argument("--body", type=Path, help="folder of a MakeHuman body")
     parser.add_argument("--videos", type=int, default=16, help="further videos of each kind")
@@ -56,12 +57,17 @@ def main() -> None:
         raise SystemExit(trained["reason"])
     if arguments.sessions:
         views = {"videos": arguments.sessions, "cameras": 4, "fps": 12.5, "seed": 41_001}
-        synth(out=work / "sessions", **views)
-        ingest([], sessions=[work / "sessions"], store=work / "sessions.zarr", workers=2)
-        trained = selftrain(
-            store=work / "sessions.zarr", refine="triangulate", init=Path(trained["bundle"]), out=work / "runs",
-            models=work / "models", overrides=["steps=6000"], force_promote=True,
-        )  # fmt: skip
+        folders = [work / "sessions" / "capsules"]
+        synth(out=folders[0], **views)
+        if arguments.body:
+            folders.append(work / "sessions" / "body")
+            synth(out=folders[1], motion=arguments.mocap or "procedural", body=arguments.body, **views)
+        ingest([], sessions=folders, store=work / "sessions.zarr", workers=2)
+        for preset in (None, arguments.larger):
+            trained = selftrain(
+                store=work / "sessions.zarr", refine="triangulate", preset=preset, init=Path(trained["bundle"]),
+                out=work / "runs", models=work / "models", overrides=["steps=8000"], force_promote=True,
+            )  # fmt: skip
     measured = evaluate(
         store=work / "unseen.zarr", truth=work / "unseen", model=work / "models" / "current", out=work / "evaluation"
     )

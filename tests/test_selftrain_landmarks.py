@@ -18,7 +18,8 @@ from streampose.store.reader import StoreReader
 from streampose.synthetic.built_in_prior import built_in_prior
 
 HUMAN = load_skeleton("human17")
-FEW_STEPS = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "batch_size=2", "discriminator_width=4"]
+FEW_STEPS = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "steps.reading=2", "batch_size=2"]
+FEW_STEPS += ["discriminator_width=4"]
 
 
 @pytest.fixture(scope="module")

@@ -211,7 +211,7 @@ def settings_of(arguments: Any, seed: int, stage: str, switches: tuple[str, ...]
     config = load_landmarks_config(arguments.preset, None, [f"seed={seed}", *arguments.set, *switches])
     first = {"skeletons": arguments.skeletons, "figures": arguments.figures if config.steps.figures else 0}
     own = {"skeletons": 0, "figures": 0, "landmarks": arguments.steps}
-    steps = {**first, "landmarks": 1} if stage == "start" else own
+    steps = ({**first, "landmarks": 1} if stage == "start" else own) | {"reading": 0}
     return config.model_copy(update={"steps": type(config.steps)(**steps)})
 
 

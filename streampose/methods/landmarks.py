@@ -31,6 +31,8 @@ Where we differ (each is a switch):
   between the two.
 - `proper`: Phi's own image is drawn towards what is drawn of its joints, y towards y* (eta is frozen, so nothing else
   keeps what eta reads and what Phi means together).
+- `reading`: at the end eta, and only eta, learns to read Phi's images of painted figures, which are dimmer and broader
+  than clean ones where Phi is in doubt.
 - `equivariance`: a crop that is turned, shifted and scaled has its joints turned, shifted and scaled (as `mask`).
 - `decoder_first`: at the beginning of the joint objective Psi learns alone; what an untrained Psi asks of Phi is noise.
 - The generator minimises (1 - D(y))^2, as least-squares GANs do; Eq. 5 read as a game would have it maximise D(y)^2.
@@ -173,7 +175,7 @@ class LandmarksTask:
                 out["crops"] = self.data.crops[rng.integers(0, len(self.data), B)]
             return _tensors(out)
         if self.poses is not None:
-            painted = B if stage == "figures" else round(B * config.figures)
+            painted = B if stage != "landmarks" else round(B * config.figures)
             if painted:
                 drawn = self._drawn(painted, rng)
                 out["figures"] = self.poses.paint(drawn, random_backgrounds(self.data, painted, rng), rng)
@@ -219,6 +221,8 @@ class LandmarksTask:
         elif stage == "figures":
             self._freeze_reader()
             terms = self._figure_terms(self.detector.image_encoder(_images(batch["figures"])), batch)
+        elif stage == "reading":
+            terms = self._reading_terms(batch)
         else:
             self._freeze_reader()
             terms = self._joint_terms(batch, self.schedule.within(step) >= self.config.decoder_first)
@@ -245,16 +249,31 @@ class LandmarksTask:
 
     def _figure_terms(self, y: Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Phi of painted figures is their skeleton image, and eta reads their joints in it."""
-        poses, y = batch["figure_poses"], y.float()
         found = self.detector.read(y).keypoints
-        off, away = (y - self.draw(poses)).square().mean((1, 2, 3)), joint_distances(found, poses)
-        if batch["figure_side_on"].any():  # either naming will do
-            other = poses[:, list(self.skeleton.flip_index)]
-            off_other = (y - self.draw(other)).square().mean((1, 2, 3))
-            away_other = joint_distances(found, other)
-            better = (batch["figure_side_on"] & (away_other < away)).float()
-            off, away = torch.lerp(off, off_other, better), torch.lerp(away, away_other, better)
-        return {"figures": off.mean(), "figures_xy": away.mean()}
+        poses = self._closer_naming(found, batch)
+        return {
+            "figures": (y.float() - self.draw(poses)).square().mean(),
+            "figures_xy": joint_distance(found, poses),
+        }
+
+    def _reading_terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """eta reads what Phi makes of figures, and their clean skeleton images as before; Phi stays as it is."""
+        self.detector.image_encoder.requires_grad_(False).eval()
+        self.detector.reader.requires_grad_(True).train()
+        y = self.detector.image_encoder(_images(batch["figures"])).float()
+        clean = self.draw(batch["figure_poses"])
+        of_phi, of_clean = self.detector.read(torch.cat([y, clean])).keypoints.chunk(2)
+        return {
+            "reader": joint_distance(of_clean, batch["figure_poses"]),
+            "figures_xy": joint_distance(of_phi, self._closer_naming(of_phi, batch)),
+        }
+
+    def _closer_naming(self, found: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """The figures' joints (B, K, 2); of those seen from the side, where either naming will do, the closer one."""
+        poses = batch["figure_poses"]
+        other = poses[:, list(self.skeleton.flip_index)]
+        closer = batch["figure_side_on"] & (joint_distances(found, other) < joint_distances(found, poses))
+        return torch.where(closer[:, None, None], other, poses)
 
     def _joint_terms(self, batch: dict[str, Tensor], together: bool) -> dict[str, Tensor]:
         """Eq. 6, and what the switches add to it; Phi learns nothing of x^ unless `together`."""

@@ -24,11 +24,13 @@ class StepsConfig(Strict):
         skeletons: eta learns to read skeleton images of unpaired poses.
         figures: Phi learns from painted figures of unpaired poses (not in the paper).
         landmarks: the joint objective (Eq. 6).
+        reading: eta learns to read what Phi makes of painted figures, and Phi nothing (not in the paper).
     """
 
     skeletons: int = Field(default=1500, ge=0)
     figures: int = Field(default=1500, ge=0)
     landmarks: int = Field(default=6000, ge=1)
+    reading: int = Field(default=0, ge=0)
 
 
 class AugmentationConfig(Strict):

@@ -6,8 +6,8 @@ import numpy as np
 
 from streampose.methods.landmarks_config import LandmarksConfig
 
-COSTS = {"skeletons": 0.2, "figures": 0.3, "landmarks": 1.0}  # of a step, in those of the last stage; measured
-LONGEST = 2.0  # times its configured length: what a stage before the last one takes at most
+COSTS = {"skeletons": 0.2, "figures": 0.3, "landmarks": 1.0, "reading": 0.25}  # of a step; measured
+LONGEST = 2.0  # times its configured length: what a stage but `landmarks` takes at most
 
 
 class Schedule:
@@ -22,7 +22,7 @@ class Schedule:
         self.config = config
         steps = config.steps.model_dump()
         if config.prior == "none":
-            steps |= {"skeletons": 0, "figures": 0}
+            steps |= {"skeletons": 0, "figures": 0, "reading": 0}
         self.configured = {name: count for name, count in steps.items() if count > 0}
         self._lay_out(self.configured)
 
@@ -35,7 +35,7 @@ class Schedule:
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
         """Stretch or shrink the stages to a time; the rate is that of the first stage."""
         first = next(iter(self.configured))
-        time = 0.93 * max_minutes * 60 * steps_per_second * COSTS[first]  # in steps of the last stage
+        time = 0.93 * max_minutes * 60 * steps_per_second * COSTS[first]  # in steps of `landmarks`
         whole = sum(steps * COSTS[name] for name, steps in self.configured.items())
         lengths = {}
         for name, steps in self.configured.items():
@@ -64,7 +64,7 @@ class Schedule:
         return (step - self.begins[name]) / self.lengths[name]
 
     def optimiser_settings(self, step: int) -> dict[str, float]:
-        """Learning rates: in each stage a short rise and a cosine fall; in the last one also the betas."""
+        """Learning rates: in each stage a short rise and a cosine fall; in `landmarks` also the betas."""
         config, name = self.config, self.stage(step)
         rate = config.reader_learning_rate if name == "skeletons" else config.learning_rate
         at, length = step - self.begins[name], self.lengths[name]

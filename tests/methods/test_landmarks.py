@@ -20,7 +20,8 @@ from streampose.synthetic.built_in_prior import built_in_prior
 from streampose.training.engine import train
 
 SKELETON = load_skeleton("human17")
-QUICK = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "batch_size=2", "discriminator_width=4"]
+QUICK = ["steps.skeletons=3", "steps.figures=2", "steps.landmarks=3", "steps.reading=0", "batch_size=2"]
+QUICK += ["discriminator_width=4"]
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,18 @@ def test_stages_train_what_they_should(data, poses):
     assert not reader.training  # its running statistics are frozen too
 
 
+def test_in_the_end_eta_alone_learns_to_read_what_phi_makes(data, poses):
+    task = make(data, poses, "steps.reading=2")
+    assert [task.stage(step) for step in (7, 8, 9)] == ["landmarks", "reading", "reading"]
+    terms_of(task, 7)
+    terms, weights = terms_of(task, 8)
+    assert terms.keys() == {"reader", "figures_xy"}
+    sum(terms[name] * weights[name] for name in terms).backward()
+    assert all(p.grad is None for p in task.detector.image_encoder.parameters())
+    assert all(p.grad is not None for p in task.detector.reader.parameters())
+    assert task.detector.reader.training and not task.detector.image_encoder.training
+
+
 def test_the_image_teaches_the_encoder_through_the_joints_and_first_the_decoder(data, poses):
     task = make(data, poses, "decoder_first=0.5")
     first = list(task.detector.image_encoder.parameters())[:1]
@@ -277,15 +290,22 @@ def test_eta_learns_to_read_skeletons(data, poses, tmp_path):
 
 
 def test_resuming_equals_never_having_stopped(data, poses, tmp_path):
-    whole = make(data, poses)
+    whole = make(data, poses, "steps.reading=2")
     train(whole, run_dir=tmp_path / "whole", seed=3, precision="f32", picture_every=0)
-    part = make(data, poses)
-    part.total_steps = 6  # ends in the middle of the last stage
+    part = make(data, poses, "steps.reading=2")
+    part.total_steps = 6  # ends in the middle of `landmarks`
     train(part, run_dir=tmp_path / "part", seed=3, precision="f32", picture_every=0)
-    train(make(data, poses), run_dir=tmp_path / "part", seed=3, precision="f32", picture_every=0, resume=True)
+    train(
+        make(data, poses, "steps.reading=2"),
+        run_dir=tmp_path / "part",
+        seed=3,
+        precision="f32",
+        picture_every=0,
+        resume=True,
+    )
     for name in ("model", "ema"):
         one, other = (
-            load_file(tmp_path / run / "checkpoints" / "step_00000008" / f"{name}.safetensors")
+            load_file(tmp_path / run / "checkpoints" / "step_00000010" / f"{name}.safetensors")
             for run in ("whole", "part")
         )
         assert all(torch.equal(one[key], other[key]) for key in one)

@@ -50,7 +50,7 @@ def test_rows_differ_by_their_switches_alone(pipeline, tmp_path):
     assert switches["ours"] == (True, True, False)
     same = [c.model_dump(exclude={"conditional", "bottleneck", "second_cycle"}) for c in configs.values()]
     assert all(values == same[0] for values in same)
-    assert same[0]["steps"] == {"skeletons": 0, "figures": 0, "landmarks": 2}
+    assert same[0]["steps"] == {"skeletons": 0, "figures": 0, "landmarks": 2, "reading": 0}
     assert pipeline.settings_of(arguments(tmp_path, preset="paper"), 1, "start").steps.figures == 0
 
 

@@ -54,9 +54,10 @@ def test_pictures_show_the_points(pipeline):
 def test_the_method_takes_points_for_bones(pipeline):
     faces = pipeline.make_faces(2, 5)
     data = make_crops(faces.crops, faces.clip, np.arange(20.0))
-    few = ["steps.skeletons=1", "steps.figures=1", "steps.landmarks=1", "batch_size=2", "discriminator_width=4"]
+    few = ["steps.skeletons=1", "steps.figures=1", "steps.landmarks=1", "steps.reading=1"]
+    few += ["batch_size=2", "discriminator_width=4"]
     task = pipeline.make_task(data, faces.points, few)
-    for step in range(3):
+    for step in range(4):
         terms, weights = task.loss(task.batch(step), step)
         assert terms.keys() == weights.keys() and all(np.isfinite(float(term.detach())) for term in terms.values())
     assert pipeline.find(task, faces.crops).shape == (20, 68, 2)
@@ -65,7 +66,7 @@ def test_the_method_takes_points_for_bones(pipeline):
 
 @pytest.mark.slow
 def test_points_of_faces_converge(pipeline, tmp_path):
-    steps = ["steps.skeletons=400", "steps.figures=400", "steps.landmarks=500"]
+    steps = ["steps.skeletons=400", "steps.figures=400", "steps.landmarks=500", "steps.reading=200"]
     found = pipeline.reproduce(tmp_path, steps, identities=60)
     assert found["landmarks"] < 0.7 * found["mean_pose"] < found["untrained"]
     assert (tmp_path / "faces.png").is_file()

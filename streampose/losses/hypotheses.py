@@ -6,6 +6,8 @@ them: about the mean of the visible joints, divided by their spread.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -98,11 +100,56 @@ def diversity(one: Tensor, other: Tensor, one_code: Tensor, other_code: Tensor, 
     return (between / (one_code - other_code).abs().mean(1).clamp_min(1e-6)).clamp_max(tau)
 
 
-def off_normal(codes: Tensor) -> Tensor:
-    """How far codes (B, Z) are from mean 0 and deviation 1 in each dimension, squared: (Z,)."""
-    return codes.mean(0) ** 2 + (torch.sqrt(codes.var(0, correction=0) + 1e-8) - 1) ** 2
-
-
 def code_distance(codes: Tensor, read: Tensor) -> Tensor:
     """Distance between the codes and what the encoder reads from their poses (Eq. 7): (B, Z), (B, Z) -> (B,)."""
     return (codes - read).abs().mean(1)
+
+
+def pose_distance(one: Tensor, other: Tensor) -> Tensor:
+    """How far poses are apart: the mean of the joints' distances and of the distance of the pose as a whole.
+
+    Both are norms, so that `pose_distance(made, true) - pose_distance(made, made again) / 2` is a proper score: it is
+    least, on average, where poses are made as often as they are true. The first sees each joint, the second how joints
+    go together.
+
+    Args:
+        one, other: (B, K, 3).
+
+    Returns:
+        (B,) in the unit of the poses.
+
+    Source: Gneiting & Raftery, Strictly proper scoring rules, prediction, and estimation, JASA 2007 (energy score).
+    """
+    squared = ((one - other) ** 2).sum(-1) + 1e-8
+    return (torch.sqrt(squared).mean(1) + torch.sqrt(squared.mean(1))) / 2
+
+
+def feature_size(features: Tensor) -> Tensor:
+    """Mean squared length of the critic's features (M, D) of real poses.
+
+    The discrepancy does not change when all features move together; without this term they drift until single
+    precision no longer tells their differences.
+
+    Source: Binkowski et al., Demystifying MMD GANs, ICLR 2018, whose programs hold activations small in this way.
+    """
+    return (features**2).sum(1).mean()
+
+
+def displacement(poses: Tensor, joints: Tensor, visibility: Tensor) -> Tensor:
+    """How far joints that are seen are moved in the picture, in L1: (B, K, 3), (B, K, 2), (B, K) -> (B,)."""
+    moved = torch.where(visibility[..., None] > 0, poses[..., :2] - joints, 0.0).abs().sum((1, 2))
+    return moved / (2 * visibility.sum(1).clamp_min(1.0))
+
+
+def out_of_proportion(poses: Tensor, size: Tensor, low: float, high: float) -> Tensor:
+    """How far the length of all bones, over the deviation of the joints in the picture, is from what is usual.
+
+    Args:
+        poses: (B, K, 3) in the camera's axes; size: (B,) length of all their bones together.
+
+    Returns:
+        (B,) squared difference of logarithms, zero from low to high.
+    """
+    flat = poses[..., :2] - poses[..., :2].mean(1, keepdim=True)
+    proportion = torch.log(size / torch.sqrt((flat**2).mean((1, 2)) + 1e-6))
+    return (proportion - math.log(high)).relu() ** 2 + (math.log(low) - proportion).relu() ** 2

@@ -10,8 +10,8 @@ import numpy as np
 
 from streampose.console import logger
 from streampose.errors import ConfigError, TrainingError
-from streampose.geometry.project_prior import project_randomly
-from streampose.geometry.template import align_to_template
+from streampose.geometry.project_prior import project_randomly, random_views
+from streampose.geometry.template import align_to_template, bone_lengths
 from streampose.store.priors import Prior, list_priors, read_prior
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
@@ -46,6 +46,7 @@ class Examples:
     Attributes:
         poses: (N, K, 3) in the template's frame and the network's unit, mirrored ones among them.
         size, metres: length of all bones together in that unit, and in metres.
+        proportion: that length over the deviation of the joints in a picture, of all but the oddest views: low, high.
         projected: (P, K, 2) 2D joints of poses that random cameras see.
         detected: (Q, K, 2) 2D joints that a model found, and which of them are to be believed (Q, K); Q may be 0.
         share: part of a batch that is drawn from these.
@@ -55,6 +56,7 @@ class Examples:
     poses: np.ndarray
     size: float
     metres: float
+    proportion: tuple[float, float]
     projected: np.ndarray
     detected: np.ndarray
     believed: np.ndarray
@@ -162,10 +164,20 @@ def make_examples(
     flat = np.concatenate(views)
     flat = np.concatenate([flat, flat[:, skeleton.flip_index] * (-1, 1)])
     return Examples(
-        (both / unit).astype(np.float32), height / unit, height * float(np.median(size)), flat.astype(np.float32),
+        (both / unit).astype(np.float32), height / unit, height * float(np.median(size)),
+        usual_proportion(train.poses, skeleton, config), flat.astype(np.float32),
         detected.astype(np.float32), believed.astype(np.float32), config.detections if len(detected) else 0.0,
         train, test,
     )  # fmt: skip
+
+
+def usual_proportion(poses: np.ndarray, skeleton: Skeleton, config: Settings) -> tuple[float, float]:
+    """Length of all bones over the deviation of the joints in a picture: 1st and 99th percentile of random views."""
+    angles = {"elevation_degrees": config.elevation_degrees, "roll_degrees": config.roll_degrees}
+    flat = random_views(poses.astype(float), np.random.default_rng([config.seed, 3]), **angles)[..., :2]
+    deviation = np.sqrt(((flat - flat.mean(1, keepdims=True)) ** 2).mean((1, 2)))
+    low, high = np.quantile(bone_lengths(poses, skeleton).sum(-1) / np.maximum(deviation, 1e-9), [0.01, 0.99])
+    return float(low), float(high)
 
 
 def detect_joints(reader: StoreReader, skeleton: Skeleton, bundle: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,14 @@ from streampose.losses.hypotheses import (
     ALPHAS,
     bone_products,
     code_distance,
+    displacement,
     diversity,
+    feature_size,
     gradient_penalty,
     mixed_kernel,
     mmd,
-    off_normal,
+    out_of_proportion,
+    pose_distance,
     reprojection,
     weak_perspective,
     witness,
@@ -95,9 +98,51 @@ def test_diversity_is_a_ratio_with_a_ceiling():
     assert diversity(one, one, *codes, tau=2.0).item() == 0
 
 
-def test_codes_off_the_normal_distribution():
-    codes = torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
-    torch.testing.assert_close(off_normal(codes), torch.tensor([0.0, 10.0]), atol=1e-3, rtol=0)
+def test_pose_distance_by_hand():
+    one = torch.zeros(1, 2, 3, requires_grad=True)
+    other = torch.tensor([[[3.0, 4, 0], [0, 0, 0]]])
+    found = pose_distance(one, other)
+    torch.testing.assert_close(found, torch.tensor([(2.5 + 12.5**0.5) / 2]), atol=1e-3, rtol=0)
+    found.sum().backward()
+    assert torch.isfinite(one.grad).all() and one.grad[0, 0].norm() > 0.5
+    assert pose_distance(other, other).item() < 1e-3
+
+
+def test_samples_score_best_where_they_are_as_likely_as_the_truth():
+    rng = torch.Generator().manual_seed(0)
+
+    def score(width: float) -> float:
+        true, one, other = (torch.randn(4000, 4, 3, generator=rng) for _ in range(3))
+        return float((pose_distance(width * one, true) - pose_distance(width * one, width * other) / 2).mean())
+
+    assert score(1.0) < min(score(0.5), score(1.6))
+
+
+def test_features_are_held_small():
+    features = torch.tensor([[3.0, 4], [0, 0]], requires_grad=True)
+    assert feature_size(features).item() == 12.5 and feature_size(torch.zeros(2, 3)).item() == 0
+    feature_size(features).backward()
+    torch.testing.assert_close(features.grad, features.detach())
+
+
+def test_displacement_of_seen_joints_by_hand():
+    poses = torch.zeros(1, 2, 3, requires_grad=True)
+    joints = torch.tensor([[[1.0, -3], [9, 9]]])
+    found = displacement(poses, joints, torch.tensor([[1.0, 0]]))
+    assert found.item() == 2
+    found.sum().backward()
+    torch.testing.assert_close(poses.grad[0], torch.tensor([[-0.5, 0.5, 0], [0, 0, 0]]))
+    assert displacement(poses, torch.zeros(1, 2, 2), torch.ones(1, 2)).item() == 0
+
+
+def test_proportions_within_the_usual_cost_nothing():
+    poses = torch.tensor([[[-1.0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0]]]).repeat(3, 1, 1).requires_grad_()
+    size = torch.tensor([10.0, 14.0, 40.0]) * 0.5**0.5
+    found = out_of_proportion(poses, size, 12.0, 16.0)
+    expected = torch.tensor([math.log(1.2) ** 2, 0, math.log(2.5) ** 2])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    found.sum().backward()
+    assert torch.isfinite(poses.grad).all() and poses.grad[0].abs().sum() > 0 and poses.grad[1].abs().sum() == 0
 
 
 def test_code_distance():

@@ -74,6 +74,7 @@ def test_examples_are_aligned_of_one_size_and_mirrored(prior):
     lengths = bone_lengths(examples.poses, HUMAN).sum(1)
     np.testing.assert_allclose(lengths, examples.size, rtol=1e-4)
     assert np.sqrt((examples.poses**2).mean()) == pytest.approx(1, rel=1e-3)
+    assert 9 < examples.proportion[0] < examples.proportion[1] < 25
     half = len(examples.poses) // 2
     mirrored = examples.poses[:half, HUMAN.flip_index] * (-1, 1, 1)
     np.testing.assert_allclose(examples.poses[half:], mirrored, atol=1e-6)
@@ -93,7 +94,8 @@ def test_every_term_reaches_its_network(prior):
     task = make_task(prior)
     terms, weights = task.loss(task.batch(0), 0)
     assert terms.keys() == weights.keys() == {
-        "critic", "penalty", "reprojection", "diversity", "codes", "camera", "consistency", "normal",
+        "critic", "penalty", "features", "reprojection", "diversity", "codes", "camera", "consistency", "spread",
+        "moved", "proportion",
     }  # fmt: skip
     weighted_sum(terms, weights).backward()
     for name, network in task.networks.items():
@@ -101,20 +103,33 @@ def test_every_term_reaches_its_network(prior):
 
 
 def test_terms_that_weigh_nothing_are_left_out(prior):
-    task = make_task(prior, "weights.diversity=0", "weights.codes=0", "weights.consistency=0")
+    nothing = [f"weights.{name}=0" for name in ("diversity", "codes", "spread", "moved", "proportion")]
+    task = make_task(prior, *nothing, "weights.consistency=0")
     terms, weights = task.loss(task.batch(0), 0)
-    assert terms.keys() == weights.keys() == {"critic", "penalty", "reprojection", "camera"}
-    plain = make_task(prior, "weights.diversity=0", "weights.codes=0", "weights.camera=0")
+    assert terms.keys() == weights.keys() == {"critic", "penalty", "features", "reprojection", "camera"}
+    plain = make_task(prior, *nothing, "weights.camera=0", "weights.features=0")
     terms, weights = plain.loss(plain.batch(0), 0)
     assert terms.keys() == weights.keys() == {"critic", "penalty", "reprojection", "consistency"}
     with pytest.raises(ConfigError, match="unknown beauty"):
         load_hypotheses_config("tiny", None, ["weights.beauty=1"])
 
 
-def test_the_gradient_is_turned_round():
-    x = torch.tensor([1.0, 2.0], requires_grad=True)
-    (3 * TurnRound.apply(x, 0.5)).sum().backward()
-    torch.testing.assert_close(x.grad, torch.tensor([-1.5, -1.5]))
+def test_random_codes_that_agree_are_as_far_as_the_zero_code(prior):
+    task = make_task(prior)
+    batch, made = task.batch(0), torch.randn(16, 17, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        task.lifter.generator[0].weight[:, -task.lifter.code_size :] = 0  # codes mean nothing
+        far, apart = task.consistency(made, batch)
+        assert apart == pytest.approx(0, abs=1e-3)
+        batch["codes again"] *= 5
+        again, _ = task.consistency(made, batch)
+    assert again == pytest.approx(float(far))
+
+
+def test_the_gradient_is_turned_round_and_held_back():
+    x = torch.ones(2, 1, 3, requires_grad=True)
+    (torch.tensor([[[0.3, 0, 0]], [[0, 30.0, 0]]]) * TurnRound.apply(x, 0.5, 4.0)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[[-0.15, 0, 0]], [[0, -1.0, 0]]]))
 
 
 def test_made_poses_lie_as_the_template(prior):

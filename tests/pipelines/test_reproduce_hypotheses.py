@@ -39,7 +39,8 @@ def test_every_cell_has_settings(pipeline, data):
     for cell in pipeline.CELLS.values():
         task = pipeline.make_task(cell, 3, 20, *data, HUMAN)
         assert task.total_steps == 20 and task.config.seed == 3
-    assert "diversity" not in pipeline.make_task(pipeline.CELLS["plain"], 0, 2, *data, HUMAN).weights
+    plain = pipeline.make_task(pipeline.CELLS["plain"], 0, None, *data, HUMAN)
+    assert not plain.weights.keys() & {"diversity", "codes", "spread"} and plain.total_steps > 20
 
 
 def test_two_dances_apart_share_nothing(pipeline, data):
@@ -58,6 +59,9 @@ def test_findings_are_judged(pipeline):
     judged = {holds for _, _, holds in pipeline.findings({"full": bad, "plain": {k: [9.0] for k in plain}})}
     assert judged == {"no"}
     assert {holds for _, _, holds in pipeline.findings({})} == {"unknown"}
+    one_bad = {name: [value[0], bad[name][0]] for name, value in good.items()}
+    judged = {claim: holds for claim, _, holds in pipeline.findings({"full": one_bad, "plain": plain})}
+    assert judged["zero code at most 60 mm"] == "no"  # limits hold for every seed
 
 
 def test_a_cell_runs_and_is_reported(pipeline, data, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from streampose.structures import Skeleton
 
 SLOPE = 0.01  # of the leaky rectifiers
+CODES_AT_FIRST = 0.1  # weights of codes before training, as a share of what they would be
 PRESETS = {"tiny": (192, 8), "small": (384, 24), "base": (1024, 32)}  # width of the layers, length of the codes
 
 
@@ -52,6 +53,8 @@ class Lifter(nn.Module):
         self.register_buffer("metres", torch.ones(()))
         self.register_buffer("bones", bones)
         self.generator = perceptron(3 * num_joints + code_size, width, 3 * num_joints)
+        with torch.no_grad():  # what codes mean must be learnt, not left from chance
+            self.generator[0].weight[:, -code_size:] *= CODES_AT_FIRST
 
     def forward(self, joints: Tensor, visibility: Tensor, codes: Tensor) -> Tensor:
         """Lift normalised joints.

@@ -34,7 +34,9 @@ Config = Annotated[Path | None, typer.Option(help="YAML file with settings that 
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting as key=value; may be repeated.")]
 Refine = Annotated[
     str | None,
-    typer.Option(help="Instead, refine a model: by triangulate on sessions of calibrated cameras, or on labels."),
+    typer.Option(
+        help="Instead, refine a model: on masks, on labels, or by triangulate on sessions of calibrated cameras."
+    ),
 ]
 LabelSets = Annotated[
     list[str] | None, typer.Option("--labels", help="Set of labels to learn from too, or all; may be repeated.")

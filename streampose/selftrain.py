@@ -27,7 +27,7 @@ from streampose.methods.hypotheses import HypothesesConfig, load_hypotheses_conf
 from streampose.methods.landmarks import LandmarksConfig, load_landmarks_config, make_landmarks_task
 from streampose.methods.mask import MaskConfig, load_mask_config, make_task
 from streampose.methods.mirrornet import MirrorConfig, load_mirror_config, make_mirror_task
-from streampose.methods.refine import RefineConfig, RefineTask, load_refine_config, make_refine_task
+from streampose.methods.refine import RefineConfig, RefineTask, load_refine_config, make_alone_task, make_refine_task
 from streampose.methods.tune import TuneConfig, load_tune_config, make_tune_task
 from streampose.promotion import TrainingPart, choose_held_out
 from streampose.runtime.bundle import default_bundle
@@ -74,6 +74,7 @@ METHODS = {
 }
 REFINEMENTS = {
     "triangulate": Method(RefineConfig, load_refine_config, make_refine_task),
+    "masks": Method(RefineConfig, load_refine_config, make_alone_task),
     "labels": Method(TuneConfig, load_tune_config, make_tune_task),
 }
 WAYS = METHODS | REFINEMENTS
@@ -110,9 +111,10 @@ def selftrain(
         method, preset, config, overrides: what is trained and how; see configs/methods/. `auto` takes `mask` or
             `landmarks`, whichever suits the store. No preset: `tiny`.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
-            store's sessions say together, `labels` on labelled frames. The model is `init`, else the current one, else
-            the one that is shipped. Its network keeps its size; with another `preset`, `triangulate` trains a new one,
-            and the model makes its first labels.
+            store's sessions say together, `masks` on bodies fitted to the masks of each clip (and to what sessions say
+            together), `labels` on labelled frames. The model is `init`, else the current one, else
+            the one that is shipped. Its network keeps its size; with another `preset`, `triangulate`
+            and `masks` train a new one, and the model makes its first labels.
         skeleton: another skeleton than the store's.
         out: the run's folder is made in it.
         models: `current` in it is what the other commands use; the one before stays as `previous`.
@@ -398,7 +400,7 @@ def refined_network(refine: str, preset: str | None, init: Path, overrides: Sequ
     own, size = read_network(init)
     if preset in (None, own):
         return own, [f"input_size={size}", *overrides]
-    if refine != "triangulate":
+    if REFINEMENTS[refine].schema is not RefineConfig:
         raise ConfigError(
             f"--preset {preset}: --refine {refine} keeps the network of {init} ({own}); leave --preset out"
         )

@@ -249,6 +249,16 @@ def test_refining_needs_sessions_and_a_known_way(store, tmp_path):
     assert not list((tmp_path / "runs").iterdir())  # nothing to resume by mistake
 
 
+def test_a_model_is_refined_on_masks_of_one_camera_and_goes_on(store, tmp_path):
+    settings = ["rounds=1", "steps=4", "fit_steps=3", "batch_size=4"]
+    result = few(store, tmp_path, refine="masks", overrides=settings, device="cpu")
+    assert result["method"] == "masks" and result["metrics_before"]["model"].endswith("default_bundle")
+    labels = load_networks(Path(result["checkpoint"]))["labels"]
+    assert not labels["named"].any() and labels["confidence"].max() > 0.3
+    again = selftrain(resume=Path(result["run"]), models=tmp_path / "models", device="cpu")
+    assert again["method"] == "masks" and again["bundle"] == result["bundle"]
+
+
 def test_a_model_is_refined_on_a_session(tmp_path):
     from streampose.ingest import ingest
     from streampose.synth import synth

@@ -6,7 +6,8 @@ of left and right are settled by the body's anatomy and over time, joints are tr
 bones is fitted to them and to the masks of all views (`methods/refine_fit.py`). Seen from each camera that body is the
 label, weighed by how well the view agrees with it, by which the detector is trained on single pictures; left and right
 are those of the body, so that the detector learns to tell them in one picture. Frames that no session shows keep the
-teacher's own reading, made consistent along their clips, so that what was learnt from them is not forgotten.
+teacher's own reading, made consistent along their clips, so that what was learnt from them is not forgotten; or, by
+`--refine masks`, the body is fitted to the masks of each of these clips by itself (`methods/refine_alone.py`).
 
 Source: the triangulation of Mask as Supervision (Yang, Qiao, Sun), Eq. 10, as self-training with pseudo-labels instead
 of a loss through one batch; the fitted body is ours.
@@ -36,7 +37,8 @@ from streampose.methods.mask_labels import LabelMemory, Labels, across_views, al
 from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mask_reader import load_shipped
 from streampose.methods.mask_space import Anatomy, Cameras, look, to_rays
-from streampose.methods.mask_views import Instants, Mixture, find_instants
+from streampose.methods.mask_views import Instants, Mixture, find_instants, no_instants
+from streampose.methods.refine_alone import first_places, stand_alone
 from streampose.methods.refine_fit import Shape, fit_body
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.store.reader import StoreReader
@@ -52,7 +54,7 @@ LEAST_WEIGHT = 0.3  # of a label that the view's own detection contradicts
 
 
 class RefineConfig(Strict):
-    """Settings of `selftrain --refine triangulate`; presets are in configs/methods/refine.yaml.
+    """Settings of `selftrain --refine triangulate` and `--refine masks`; presets are in configs/methods/refine.yaml.
 
     Attributes:
         detector, input_size: of the network; where they are not those of the model that is refined, that model makes
@@ -111,11 +113,34 @@ def make_refine_task(
     return RefineTask(frames, instants, skeleton, config)
 
 
-class RefineTask:
-    """What the engine trains; see `training.engine.Task`."""
+def make_alone_task(
+    reader: StoreReader, skeleton: Skeleton, config: RefineConfig, device: torch.device | str
+) -> RefineTask:
+    """The same with bodies fitted to every clip that no session shows, too; the store needs no session."""
+    frames = read_frames(reader, config.input_size, config.cache_megabytes)
+    instants = find_instants(reader, frames)
+    shown = np.zeros(len(frames), bool)
+    shown[instants.frames[instants.frames >= 0]] = True
+    return RefineTask(frames, instants, skeleton, config, stand_alone(frames, shown))
 
-    def __init__(self, frames: Frames, instants: Instants, skeleton: Skeleton, config: RefineConfig):
+
+class RefineTask:
+    """What the engine trains; see `training.engine.Task`.
+
+    Args:
+        instants: what sessions show; alone: clips that a body is fitted to by themselves.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        instants: Instants,
+        skeleton: Skeleton,
+        config: RefineConfig,
+        alone: Instants | None = None,
+    ):
         self.frames, self.instants, self.skeleton, self.config = frames, instants, skeleton, config
+        self.alone = no_instants(len(frames)) if alone is None else alone
         self.detector = build_detector(config.detector, skeleton.num_joints, config.input_size)
         self.teacher = copy.deepcopy(self.detector).requires_grad_(False)
         self.labels = LabelMemory(len(frames), skeleton.num_joints)
@@ -150,7 +175,8 @@ class RefineTask:
 
     def _labelling_seconds(self) -> float:
         """About what one round of labels takes: the fit goes through all points of all views at every step."""
-        return 3e-4 * self.config.fit_steps * len(self.instants) * self.instants.largest / 4 + 0.01 * len(self.frames)
+        moments = len(self.instants) * self.instants.largest / 4 + len(self.alone) / 2
+        return 3e-4 * self.config.fit_steps * moments + 0.01 * len(self.frames)
 
     def stage(self, step: int) -> str:
         """`round 1`, `round 2` and so on."""
@@ -256,33 +282,42 @@ class RefineTask:
         Returns:
             the labels, and (N,) bool: the frames that sessions show, whose left and right are known.
         """
-        single = along_clips(own, self.frames, self.skeleton.flip_index)
-        settled, named = across_views(single, self.instants, self.skeleton, self.anatomy)
+        settled = along_clips(own, self.frames, self.skeleton.flip_index)
+        named = np.zeros(len(self.frames), bool)
+        if len(self.instants):
+            settled, named = across_views(settled, self.instants, self.skeleton, self.anatomy)
         keypoints, confidence = settled.keypoints.copy(), settled.confidence.copy()
         detections = name_alike(own, settled, self.skeleton.flip_index)
-        windows = list(self._windows())
+        fitted = named.copy()
+        windows = [(kind, *window) for kind in (self.instants, self.alone) for window in self._windows(kind)]
         with progress("fit bodies", len(windows)) as bar:
-            shapes: dict[int, Shape | None] = {}
-            for subject, rows, core in windows:
-                view, shape = self._fit(rows, detections, settled, shapes.get(subject))
-                shapes[subject] = shape
+            shapes: dict[tuple[int, int], Shape | None] = {}
+            for kind, subject, rows, core in windows:
+                key = (id(kind), subject)
+                view, shapes[key] = self._fit(kind, rows, detections, settled, shapes.get(key))
                 for row, points in zip(rows[core], view[core], strict=True):
-                    there = self.instants.frames[row] >= 0
-                    keypoints[self.instants.frames[row][there]] = points[there]
+                    there = kind.frames[row] >= 0
+                    index = kind.frames[row][there]
+                    keypoints[index, :, :2] = points[there][..., :2]
+                    if kind is self.instants:  # one view knows no depth
+                        keypoints[index, :, 2] = points[there][..., 2]
+                    fitted[index] = True
                 bar.advance(1)
         if self.config.fit_steps:
             apart = np.linalg.norm(keypoints[..., :2] - detections.keypoints[..., :2], axis=-1)
             agrees = detections.confidence * np.exp(-((apart / AGREES) ** 2))
-            confidence[named] = (LEAST_WEIGHT + (1 - LEAST_WEIGHT) * agrees)[named]
+            confidence[fitted] = (LEAST_WEIGHT + (1 - LEAST_WEIGHT) * agrees)[fitted]
         logger.info("labels of %d frames made by %d moments of several views", named.sum(), len(self.instants))
+        if len(self.alone):
+            logger.info("labels of %d frames made by bodies in %d clips", len(self.alone), len(set(self.alone.subject)))
         return Labels(keypoints.astype(np.float32), confidence.astype(np.float32)), named
 
-    def _windows(self):
+    def _windows(self, instants: Instants):
         """(subject, rows of the instants, which of them count) of moments that are fitted at once."""
-        for subject in np.unique(self.instants.subject):
-            rows = np.flatnonzero(self.instants.subject == subject)
-            rows = rows[np.argsort(self.instants.seconds[rows], kind="stable")]
-            gaps = np.flatnonzero(np.diff(self.instants.seconds[rows]) > LONGEST_GAP) + 1
+        for subject in np.unique(instants.subject):
+            rows = np.flatnonzero(instants.subject == subject)
+            rows = rows[np.argsort(instants.seconds[rows], kind="stable")]
+            gaps = np.flatnonzero(np.diff(instants.seconds[rows]) > LONGEST_GAP) + 1
             for run in np.split(rows, gaps):
                 for start in range(0, len(run), WINDOW):
                     first, end = max(0, start - OVERLAP), min(len(run), start + WINDOW + OVERLAP)
@@ -290,19 +325,22 @@ class RefineTask:
                     yield subject, run[first:end], core
 
     def _fit(
-        self, rows: np.ndarray, detections: Labels, settled: Labels, shape: Shape | None
+        self, instants: Instants, rows: np.ndarray, detections: Labels, settled: Labels, shape: Shape | None
     ) -> tuple[np.ndarray, Shape | None]:
         """The body of some instants as their views see it: (T, V, K, 3) in crop coordinates, and its shape."""
-        index = self.instants.frames[rows]
+        index = instants.frames[rows]
         seen = index >= 0
         index = np.where(seen, index, index.max(1, keepdims=True))
-        rays, R, t = (torch.from_numpy(values) for values in self.instants.cameras_of(index).values())
-        cameras = Cameras(rays, R, t, self.instants.lens_of(index))
-        world = places(settled, index, seen, cameras)
+        rays, R, t = (torch.from_numpy(values) for values in instants.cameras_of(index).values())
+        cameras = Cameras(rays, R, t, instants.lens_of(index))
+        if instants is self.alone:
+            world = first_places(detections.keypoints[index[:, 0]], self.frames, instants, index[:, 0])
+        else:
+            world = places(settled, index, seen, cameras)
         if self.config.fit_steps:
             world, shape = fit_body(
                 self.skeleton, cameras, seen, self.frames.masks[index], detections.keypoints[index][..., :2],
-                detections.confidence[index], world, self.instants.seconds[rows], steps=self.config.fit_steps,
+                detections.confidence[index], world, instants.seconds[rows], steps=self.config.fit_steps,
                 shape=shape, seed=self.config.seed,
             )  # fmt: skip
         with torch.no_grad():

@@ -10,8 +10,9 @@ from streampose.methods.mask_data import make_frames
 from streampose.methods.mask_labels import Labels
 from streampose.methods.mask_prior import random_figures
 from streampose.methods.mask_space import Cameras, look
-from streampose.methods.mask_views import Instants, _rays
+from streampose.methods.mask_views import Instants, _rays, no_instants
 from streampose.methods.refine import RefineConfig, RefineTask, load_refine_config, name_alike, places
+from streampose.methods.refine_alone import first_places, stand_alone
 from streampose.methods.refine_fit import _project, body_tables, depth_inside, fit_body
 from streampose.synthetic.scene import look_at
 
@@ -197,9 +198,9 @@ def test_every_moment_is_fitted_once(task, monkeypatch):
     monkeypatch.setattr("streampose.methods.refine.WINDOW", 5)
     monkeypatch.setattr("streampose.methods.refine.OVERLAP", 2)
     task.instants.seconds[7:] += 5.0  # the recording pauses: no window reaches over it
-    rows = [rows[core] for _, rows, core in task._windows()]
+    rows = [rows[core] for _, rows, core in task._windows(task.instants)]
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(MOMENTS))
-    for _, window, _ in task._windows():
+    for _, window, _ in task._windows(task.instants):
         assert np.diff(task.instants.seconds[window]).max() < 1
 
 
@@ -222,3 +223,47 @@ def test_wrong_settings_are_refused():
         load_refine_config("huge")
     with pytest.raises(ConfigError, match="colour"):
         load_refine_config("tiny", None, ["terms.colour=1"])
+
+
+@pytest.fixture
+def clip(scene):
+    """What the first camera alone saw, and where the joints are in its crops, z in the crop's unit."""
+    world, cameras, masks, boxes = scene
+    crops = np.zeros((MOMENTS, SIZE, SIZE, 3), np.uint8)
+    frames = make_frames(
+        crops, masks[:, 0], boxes[0].astype(np.float32), np.zeros(MOMENTS, int), np.arange(MOMENTS) * 0.1
+    )
+    return frames, look(torch.from_numpy(world).float(), cameras, SKELETON.root).numpy()[:, 0]
+
+
+def test_joints_stand_where_the_made_up_camera_sees_them(clip):
+    frames, points = clip
+    frames.boxes[6:] += 30  # the crop follows
+    alone = stand_alone(frames, np.zeros(MOMENTS, bool))
+    index = np.arange(MOMENTS)
+    world = first_places(points, frames, alone, index)
+    cameras = Cameras(*(torch.from_numpy(values) for values in alone.cameras_of(index[:, None]).values()))
+    seen = look(torch.from_numpy(world).float(), cameras, SKELETON.root).numpy()[:, 0]
+    np.testing.assert_allclose(seen, points - points[:, SKELETON.root, None] * (0, 0, 1), atol=0.02)
+    tall = np.ptp(world.reshape(-1, 3), 0)
+    assert 1.0 < tall[1] < 2.5 and np.isfinite(world).all()  # metres of a person
+    assert len(stand_alone(frames, np.ones(MOMENTS, bool))) == 0
+
+
+def test_a_body_is_fitted_to_the_masks_of_one_view(clip):
+    frames, points = clip
+    rng = np.random.default_rng(3)
+    habits = rng.normal(0, 0.12, (1, SKELETON.num_joints, 3))  # the same at every moment, as a detector's are
+    own = Labels((points + habits).astype(np.float32), np.full(points.shape[:2], 0.5, np.float32))
+    config = RefineConfig(fit_steps=150)
+    alone = stand_alone(frames, np.zeros(MOMENTS, bool))
+    task = RefineTask(frames, no_instants(MOMENTS), SKELETON, config, alone)
+    labels, named = task.make_labels(own)
+
+    def error(keypoints):
+        return np.linalg.norm((keypoints - points)[..., :2], axis=-1).mean()
+
+    assert error(labels.keypoints) < 0.75 * error(own.keypoints)
+    assert not named.any()  # one view does not tell left from right
+    as_they_are = RefineTask(frames, no_instants(MOMENTS), SKELETON, config)
+    assert error(as_they_are.make_labels(own)[0].keypoints) > 0.9 * error(own.keypoints)

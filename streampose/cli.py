@@ -123,7 +123,10 @@ def ingest(
             codec=codec,
         )  # fmt: skip
 
-    run_verb(verb, say_sources, as_json, log_level, next_line="streampose selftrain")
+    after = "streampose selftrain"
+    if skeleton == "human17":  # that of the shipped model
+        after = "streampose selftrain --refine masks   (minutes)   or   streampose selftrain   (from nothing)"
+    run_verb(verb, say_sources, as_json, log_level, next_line=after)
 
 
 @app.command()

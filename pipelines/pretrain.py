@@ -50,7 +50,7 @@ def main() -> None:
     ingest([work / "videos"], store=work / "store.zarr", workers=2)
     ingest([work / "unseen"], store=work / "unseen.zarr", workers=2)
     trained = selftrain(
-        store=work / "store.zarr", preset=arguments.preset, out=work / "runs", models=work / "models",
+        store=work / "store.zarr", method="mask", preset=arguments.preset, out=work / "runs", models=work / "models",
         max_minutes=arguments.max_minutes, force_promote=True,
     )  # fmt: skip
     if trained["bundle"] is None:

@@ -123,10 +123,7 @@ def ingest(
             codec=codec,
         )  # fmt: skip
 
-    after = "streampose selftrain"
-    if skeleton == "human17":  # that of the shipped model
-        after = "streampose selftrain --refine masks   (minutes)   or   streampose selftrain   (from nothing)"
-    run_verb(verb, say_sources, as_json, log_level, next_line=after)
+    run_verb(verb, say_sources, as_json, log_level, next_line="streampose selftrain")
 
 
 @app.command()
@@ -136,8 +133,12 @@ def selftrain(
     ] = None,
     store: Store = Path("store.zarr"),
     method: Annotated[
-        str, typer.Option(help="mask, landmarks, disentangle, mirrornet, hypotheses (lifts 2D to 3D), or auto.")
-    ] = "mask",
+        str,
+        typer.Option(
+            help="mask, landmarks, disentangle, mirrornet, hypotheses (lifts 2D to 3D); auto takes what suits the "
+            "store: --refine masks where a model knows its joints, else mask or landmarks."
+        ),
+    ] = "auto",
     refine: Refine = None,
     preset: Annotated[
         str | None,

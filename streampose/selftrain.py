@@ -38,7 +38,7 @@ from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import find_checkpoint, has_checkpoint, load_networks, write_json
 from streampose.training.devices import choose_device, join_world
 from streampose.training.engine import EMA, Task, TrainResult, train
-from streampose.training.initialise import initialise, read_network
+from streampose.training.initialise import initialise, read_joints, read_network
 from streampose.training.log import write_git
 
 UNSURE_MASKS = ("moving", "none")  # of ingest, that `mask` does not learn well from
@@ -83,7 +83,7 @@ WAYS = METHODS | REFINEMENTS
 def selftrain(
     *,
     store: Path = Path("store.zarr"),
-    method: str = "mask",
+    method: str = "auto",
     refine: str | None = None,
     preset: str | None = None,
     skeleton: str | None = None,
@@ -108,8 +108,8 @@ def selftrain(
 
     Args:
         store: what `streampose ingest` made.
-        method, preset, config, overrides: what is trained and how; see configs/methods/. `auto` takes `mask` or
-            `landmarks`, whichever suits the store. No preset: `tiny`.
+        method, preset, config, overrides: what is trained and how; see configs/methods/. `auto` takes what suits the
+            store: see `choose_method`. No preset: `tiny`.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
             store's sessions say together, `masks` on bodies fitted to the masks of each clip (and to what sessions say
             together), `labels` on labelled frames. The model is `init`, else the current one, else
@@ -144,15 +144,17 @@ def selftrain(
         whole = open_reader(store, clips=WAYS[method].clips)
     else:
         whole = open_reader(Path(store), clips=refine is not None or method not in METHODS or METHODS[method].clips)
+        if method == "auto" and refine is None:
+            known = None if labels or prior else init or model_to_refine(Path(models))
+            method, why = choose_method(whole, known, skeleton)
+            logger.info("%s", why)
+            refine = method if method in REFINEMENTS else None
         if refine is not None:
             method, init = refine, init or model_to_refine(Path(models))
             if refine not in REFINEMENTS:
                 raise ConfigError(f"--refine {refine}: unknown; choose {', '.join(REFINEMENTS)}")
             preset, overrides = refined_network(refine, preset, init, overrides)
             labels = labels or (["all"] if refine == "labels" else [])
-        elif method == "auto":
-            method, why = choose_method(whole)
-            logger.info("method %s: %s", method, why)
         elif method not in METHODS:
             raise ConfigError(f"--method {method}: unknown; choose auto, {', '.join(METHODS)}")
         preset = preset or "tiny"
@@ -242,15 +244,26 @@ def learns_from_labels(settings: Any) -> bool:
     return bool(getattr(getattr(settings, "supervision", None), "labels", []))
 
 
-def choose_method(reader: StoreReader) -> tuple[str, str]:
-    """`mask` where most frames have masks to be trusted, else `landmarks`; and why."""
+def choose_method(reader: StoreReader, model: Path | None = None, skeleton: str | None = None) -> tuple[str, str]:
+    """What to do where no method is named, and why.
+
+    Where most frames have masks to be trusted, `masks` refines a model that has the skeleton's joints, and `mask`
+    begins from nothing where there is none; `landmarks` needs no masks.
+
+    Args:
+        model: run or bundle that could be refined.
+        skeleton: another one than the store's.
+    """
     clips = reader.clips()
     frames = sum(clip.num_frames for clip in clips)
     sure = sum(clip.num_frames for clip in clips if clip.attributes.get("masks") not in UNSURE_MASKS)
     told = f"{sure} of {frames} frames have masks of a still camera or of sam"
-    if 2 * sure >= frames:
-        return "mask", told
-    return "landmarks", f"only {told}; it learns from frame pairs and unpaired poses instead"
+    if 2 * sure < frames:
+        return "landmarks", f"--method landmarks: only {told}; it learns from frame pairs and unpaired poses instead"
+    shape = reader.skeleton if skeleton is None else load_skeleton(skeleton)
+    if model is not None and set(read_joints(model)) == set(shape.joints):
+        return "masks", f"--refine masks: {told}, and {model} knows these joints; --method mask begins from nothing"
+    return "mask", f"--method mask: {told}"
 
 
 def prior_overrides(prior: str | None, method: str) -> list[str]:

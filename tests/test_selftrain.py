@@ -77,7 +77,9 @@ def store(tmp_path_factory) -> Path:
 
 
 def few(store: Path, folder: Path, **changes):
-    options = {"preset": "tiny", "overrides": FEW_STEPS, "device": "cpu", "precision": "f32"} | changes
+    options = {"method": "mask", "preset": "tiny", "overrides": FEW_STEPS, "device": "cpu", "precision": "f32"}
+    options |= {"preset": None} if "refine" in changes else {}  # that of the model
+    options |= changes
     return selftrain(store=store, out=folder / "runs", models=folder / "models", **options)
 
 
@@ -128,7 +130,8 @@ def test_a_killed_run_that_is_resumed_equals_one_that_was_not(store, trained, tm
         "loss = MaskTask.loss\n"
         "MaskTask.loss = lambda self, batch, step: (time.sleep(0.3), loss(self, batch, step))[1]\n"
         f"here = Path({str(tmp_path)!r})\n"
-        f"s.selftrain(store=Path({str(store)!r}), preset='tiny', overrides={FEW_STEPS!r}, device='cpu',\n"
+        f"s.selftrain(store=Path({str(store)!r}), method='mask', preset='tiny', overrides={FEW_STEPS!r},\n"
+        "    device='cpu',\n"
         "    precision='f32', seed=3, out=here / 'runs', models=here / 'models')\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -272,18 +275,19 @@ def test_a_model_is_refined_on_a_session(tmp_path):
     assert result["method"] == "triangulate" and result["metrics_before"]["model"].endswith("default_bundle")
     assert result["metrics"]["free/score"] > 0.2  # three steps do not forget what the shipped model knows
     bundle = load_bundle(Path(result["bundle"]))
-    assert (bundle.method, bundle.preset) == ("triangulate", "tiny")
+    assert (bundle.method, bundle.preset) == ("triangulate", load_bundle(default_bundle()).preset)
 
     once = {"refine": "triangulate", "init": default_bundle(), "device": "cpu"}
     settings = ["rounds=1", "steps=2", "fit_steps=4", "batch_size=4", "input_size=64"]
+    larger = "base" if bundle.preset == "small" else "small"
     alike, grown = (
-        few(tmp_path / "s.zarr", tmp_path, preset=size, overrides=settings, **once) for size in (None, "small")
+        few(tmp_path / "s.zarr", tmp_path, preset=size, overrides=settings, **once) for size in (None, larger)
     )
-    assert load_bundle(Path(grown["bundle"])).preset == "small" and not grown["promoted"]  # two steps from nothing
+    assert load_bundle(Path(grown["bundle"])).preset == larger and not grown["promoted"]  # two steps from nothing
     made = [load_networks(Path(run["checkpoint"]))["labels"]["keypoints"] for run in (alike, grown)]
     torch.testing.assert_close(*made)  # the model that is refined has taught the larger one
-    with pytest.raises(ConfigError, match="--preset small: --refine labels keeps the network"):
-        few(tmp_path / "s.zarr", tmp_path, preset="small", refine="labels")
+    with pytest.raises(ConfigError, match=f"--preset {larger}: --refine labels keeps the network"):
+        few(tmp_path / "s.zarr", tmp_path, preset=larger, refine="labels")
     with pytest.raises(TrainingError, match="no run to resume"):
         selftrain(out=tmp_path / "nowhere", resume=True)
 

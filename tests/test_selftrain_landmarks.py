@@ -10,7 +10,7 @@ from streampose.config import load_skeleton
 from streampose.errors import ConfigError
 from streampose.export import export_detector
 from streampose.methods.landmarks import load_landmarks_config, make_landmarks_task
-from streampose.runtime.bundle import load_bundle
+from streampose.runtime.bundle import default_bundle, load_bundle
 from streampose.runtime.predictor import load_predictor
 from streampose.selftrain import choose_method, prior_overrides, selftrain
 from streampose.store.priors import Prior, write_prior
@@ -61,9 +61,14 @@ def test_the_ancestor_needs_neither_labels_nor_poses_and_exports(store, tmp_path
 def test_auto_takes_mask_where_masks_are_good(store):
     reader = StoreReader(store)
     assert choose_method(reader)[0] == "mask"
+    assert choose_method(reader, default_bundle())[0] == "masks"
+    assert choose_method(reader, default_bundle(), "mouse") == (
+        "mask",
+        "--method mask: 80 of 80 frames have masks of a still camera or of sam",
+    )
     for clip in reader.clips():
         clip.attributes["masks"] = "moving"
-    method, why = choose_method(reader)
+    method, why = choose_method(reader, default_bundle())
     assert method == "landmarks" and "0 of 80 frames" in why
 
 

@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     as_json("synth", "--out", "videos", "--videos", 2, "--seconds", 2, "--size", 128, folder=folder)
     (folder / "videos" / "notes.mp4").write_text("this is no video")
     as_json("ingest", "videos", folder=folder, expect=1)
-    as_json("selftrain", "--preset", "tiny", "--max-minutes", 5, *FEW_STEPS, folder=folder)
+    as_json("selftrain", "--method", "mask", "--preset", "tiny", "--max-minutes", 5, *FEW_STEPS, folder=folder)
     return folder
 
 

@@ -40,7 +40,8 @@ def test_park_from_video_to_overlay(tmp_path):
         store=tmp_path / "store.zarr", preset="tiny", out=tmp_path / "runs", models=tmp_path / "models", max_minutes=3
     )
     assert trained["promoted"]
-    assert trained["metrics"]["free/score"] > 2 * trained["metrics_before"]["free/score"]
+    assert trained["method"] == "masks"  # the shipped model knows people, and learns from these masks
+    assert trained["metrics"]["free/score"] > trained["metrics_before"]["free/score"] + 0.05
     assert trained["metrics"]["free/inside_mask"] > 0.7
 
     result = annotate([video], out=tmp_path / "annotations", model=tmp_path / "models" / "current")

@@ -11,10 +11,11 @@ Data (made where it is missing): SynthPose people in front of cluttered walls, f
 mask of a background model could be had; measured on people, clothes, motions and scenes that were never seen. The
 unpaired poses are those of other people in other motions.
 
-Cells. For each seed eta is taught, and with the preset `tiny` Phi's warm-up by painted figures is done, once (`start`);
-every row goes on from there by the joint objective with its own switches, for the same number of steps and on the same
-batches. Rows of Table 4 do all of it with fewer poses. `leak` is how far Phi's skeleton image is from the clean one of
-its own joints, root mean square: what a skeleton image can smuggle appearance in; the pictures show it as Fig. 2 does.
+Cells. `whole` is the method as `selftrain` runs it, all stages one after the other. For the other rows eta is taught,
+and with the preset `tiny` Phi's warm-up by painted figures is done, once a seed (`start`); every row goes on from
+there by the joint objective with its own switches, for the same number of steps and on the same batches. Rows of Table
+4 do all of it with fewer poses. `leak` is how far Phi's skeleton image is from the clean one of its own joints, root
+mean square: what a skeleton image can smuggle appearance in; the pictures show it as Fig. 2 does.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Cell:
 
 SECOND = "second_cycle=true"
 CELLS = {
+    "whole": Cell("all stages, from nothing", 0, paper={"humans": 2.91}),
     "cyclegan": Cell(
         "CycleGAN", 5, ("conditional=false", "bottleneck=false", SECOND), paper={"humans": 4.39, "faces": 18.51}
     ),
@@ -207,11 +209,12 @@ def _tile(image: np.ndarray) -> np.ndarray:
 
 
 def settings_of(arguments: Any, seed: int, stage: str, switches: tuple[str, ...] = ()) -> LandmarksConfig:
-    """The preset with the steps of the `start` alone or of the joint objective alone."""
+    """The preset with the steps of the `start` alone, of the joint objective alone, or of the `whole`."""
     config = load_landmarks_config(arguments.preset, None, [f"seed={seed}", *arguments.set, *switches])
     first = {"skeletons": arguments.skeletons, "figures": arguments.figures if config.steps.figures else 0}
     own = {"skeletons": 0, "figures": 0, "landmarks": arguments.steps}
-    steps = ({**first, "landmarks": 1} if stage == "start" else own) | {"reading": 0}
+    of_stage = {"start": {**first, "landmarks": 1}, "landmarks": own, "whole": {**own, **first}}
+    steps = of_stage[stage] | {"reading": arguments.reading if stage == "whole" else 0}
     return config.model_copy(update={"steps": type(config.steps)(**steps)})
 
 
@@ -222,10 +225,10 @@ def make_task(config: LandmarksConfig, data: Crops, skeleton: Skeleton, count: i
     return LandmarksTask(data, Poses(poses, skeleton, facing=config.facing), skeleton, config)
 
 
-def run(task: LandmarksTask, folder: Path, seed: int) -> Path:
+def run(task: LandmarksTask, folder: Path, seed: int, precision: str = "f32") -> Path:
     """Train a task, or go on with it; its networks are the averaged detector and the others."""
     train(
-        task, run_dir=folder, device="cpu", precision="f32", seed=seed, save_every=200, resume=True, ema=0.99,
+        task, run_dir=folder, device="cpu", precision=precision, seed=seed, save_every=200, resume=True, ema=0.99,
         picture_every=500,
     )  # fmt: skip
     networks = load_networks(folder)
@@ -237,6 +240,10 @@ def run(task: LandmarksTask, folder: Path, seed: int) -> Path:
 def run_cell(name: str, seed: int, data: Crops, test: Exact, skeleton: Skeleton, arguments: Any) -> dict[str, Any]:
     """Train a cell from its seed's start, and measure it."""
     cell = CELLS[name]
+    if name == "whole":
+        task = make_task(settings_of(arguments, seed, "whole"), data, skeleton, None)
+        run(task, arguments.folder / "runs" / f"{name}-{seed}", seed, precision="auto")
+        return {"cell": name, "seed": seed, "steps": task.total_steps, "metrics": measure(task, test, every=1)}
     begun = f"start-{seed}" if cell.poses is None else f"start-{cell.poses}-{seed}"
     start = make_task(settings_of(arguments, seed, "start"), data, skeleton, cell.poses)
     run(start, arguments.folder / "runs" / begun, seed)
@@ -262,12 +269,14 @@ def report(folder: Path, baselines: dict[str, dict[str, float]]) -> list[str]:
             found.setdefault(result["cell"], {}).setdefault(metric, []).append(value)
     header = ["configuration", "seeds", *COLUMNS.values(), "paper"]
     sections, text = [], ["# The ablation of `landmarks` at our scale", ""]
-    for number, title in ((5, "Table 5: the ablation"), (4, "Table 4: few poses")):
+    titles = {0: "Unseen people", 5: "Table 5: the ablation", 4: "Table 4: few poses"}
+    for number, title in titles.items():
         rows = [_row(cell, found.get(name, {})) for name, cell in CELLS.items() if cell.table == number]
-        if number == 5:
+        if number in (0, 5):
             rows += [
                 [name, "", *(values.get(key, math.nan) for key in COLUMNS), ""] for name, values in baselines.items()
             ]
+        if number == 5:
             rows.append(_row(Cell("(start of all rows)", 5), _starts(found)))
         sections.append(Section(title, ["Mean and standard deviation over seeds."], [Table(header, rows)]))
         text += [title, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
@@ -338,6 +347,7 @@ def main() -> None:
     parser.add_argument("--skeletons", type=int, default=1500, help="steps that teach eta")
     parser.add_argument("--figures", type=int, default=1500, help="steps of the warm-up, where the preset has one")
     parser.add_argument("--steps", type=int, default=2000, help="steps of each row's own")
+    parser.add_argument("--reading", type=int, default=1000, help="steps of eta alone at the end, of `whole`")
     parser.add_argument("--set", nargs="*", default=[], help="further settings as key=value, for all rows")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()

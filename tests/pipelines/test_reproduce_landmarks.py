@@ -34,7 +34,15 @@ def exact(pipeline):
 
 
 def arguments(folder, **changes):
-    values = {"folder": folder, "preset": "tiny", "skeletons": 2, "figures": 1, "steps": 2, "set": FEW} | changes
+    values = {
+        "folder": folder,
+        "preset": "tiny",
+        "skeletons": 2,
+        "figures": 1,
+        "steps": 2,
+        "reading": 1,
+        "set": FEW,
+    } | changes
     return Namespace(**values)
 
 
@@ -90,3 +98,11 @@ def test_a_cell_from_its_start_to_the_page(pipeline, exact, tmp_path):
     assert "| CycleGAN | 1 |" in text and "mean pose" in text and "humans 4.39" in text
     assert "Appearance leak" in (tmp_path / "landmarks.html").read_text()
     assert {"mse_percent/flips", "leak", "start/mse_percent/flips"} <= result["metrics"].keys()
+
+
+def test_all_stages_from_nothing(pipeline, exact, tmp_path):
+    data, given = make_crops(exact.crops, exact.clip, exact.seconds), arguments(tmp_path)
+    steps = pipeline.settings_of(given, 0, "whole").steps
+    assert steps.model_dump() == {"skeletons": 2, "figures": 1, "landmarks": 2, "reading": 1}
+    result = pipeline.run_cell("whole", 0, data, exact, HUMAN, given)
+    assert result["steps"] == 6 and "mse_percent/flips" in result["metrics"]

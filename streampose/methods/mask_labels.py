@@ -135,6 +135,7 @@ def along_clips(
     *,
     smoothing: float = SMOOTHING_SECONDS,
     fixed: np.ndarray | None = None,
+    trust: np.ndarray | None = None,
 ) -> Labels:
     """Make left and right consistent along each clip, then smooth over time in source pixels.
 
@@ -143,6 +144,7 @@ def along_clips(
     Args:
         smoothing: standard deviation of the Gaussian window in seconds; 0 leaves the positions as they are.
         fixed: (N,) bool, frames whose naming and places are known: they stay as they are.
+        trust: (N,) what speaks against renaming each frame, in sides of its crop; None where nothing does.
     """
     keypoints, confidence = labels.keypoints.copy(), labels.confidence.copy()
     for number in np.unique(frames.clip):
@@ -154,7 +156,8 @@ def along_clips(
         source = corner + (keypoints[index] + offset) / 2 * side  # (T, K, 3) source pixels
         sure = confidence[index]
         known = np.zeros(len(index), bool) if fixed is None else fixed[index]
-        swap = flip_path(source[..., :2], sure, flip_index, KNOWN * side[:, 0, 0] * known if known.any() else None)
+        gain = KNOWN * known + (0.0 if trust is None else trust[index])
+        swap = flip_path(source[..., :2], sure, flip_index, gain * side[:, 0, 0] if gain.any() else None)
         source[swap] = source[swap][:, flip_index] * (1, 1, -1)  # the mirror image in depth
         sure[swap] = sure[swap][:, flip_index]
         if smoothing > 0:

@@ -50,6 +50,7 @@ LONGEST_GAP = 1.0  # seconds without a moment, after which a new window begins
 AGREES = 0.15  # distance between a detection and the fitted body, in [-1, 1], at which the label's weight is a third
 MASK_SIZE = 32  # side of the masks by which readings are compared
 BETTER = 0.05  # by so much more of the mask, as IoU, must what is read from it explain than what the picture says
+TRUST = 0.005  # sides of the crop by which joints must move less for a model's naming of left and right to be undone
 LEAST_WEIGHT = 0.3  # of a label that the view's own detection contradicts
 
 
@@ -247,7 +248,7 @@ class RefineTask:
             self.teacher.load_state_dict(self.detector.state_dict())
         device = memory.keypoints.device
         if self._made is None or self._made[0] != due:
-            self._made = (due, *self.make_labels(self._or_masks(self._read(due, device), device)))
+            self._made = (due, *self.make_labels(*self._or_masks(self._read(due, device), device)))
         _, labels, named = self._made
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))
@@ -262,10 +263,10 @@ class RefineTask:
         crops = resize_images(self.frames.crops, size)
         return predict_labels(teacher.to(device).eval(), crops, self.skeleton.flip_index, device)
 
-    def _or_masks(self, own: Labels, device: torch.device) -> Labels:
-        """The teacher's readings; where what rho reads from the mask explains it better, that."""
+    def _or_masks(self, own: Labels, device: torch.device) -> tuple[Labels, np.ndarray]:
+        """The teacher's readings; where what rho reads from the mask explains it better, that: and (N,) bool where."""
         if self._reader is None:
-            return own
+            return own, np.zeros(len(own.keypoints), bool)
         network, size = self._reader
         read = predict_labels(
             network.to(device), resize_images(self.frames.masks, size), self.skeleton.flip_index, device
@@ -274,15 +275,20 @@ class RefineTask:
         better = fits[1] > fits[0] + BETTER
         logger.info("%d of %d frames are read from their masks, which explains them better", better.sum(), len(better))
         keypoints = np.where(better[:, None, None], read.keypoints, own.keypoints)
-        return Labels(keypoints, np.where(better[:, None], read.confidence, own.confidence))
+        return Labels(keypoints, np.where(better[:, None], read.confidence, own.confidence)), better
 
-    def make_labels(self, own: Labels) -> tuple[Labels, np.ndarray]:
+    def make_labels(self, own: Labels, silhouettes: np.ndarray | None = None) -> tuple[Labels, np.ndarray]:
         """What single pictures say, replaced by what all views say together.
 
+        Args:
+            silhouettes: (N,) bool, readings of a mask, which does not tell left from right.
+
         Returns:
-            the labels, and (N,) bool: the frames that sessions show, whose left and right are known.
+            the labels, and (N,) bool: the frames whose left and right are known.
         """
-        settled = along_clips(own, self.frames, self.skeleton.flip_index)
+        trust = np.full(len(self.frames), TRUST)
+        trust[silhouettes if silhouettes is not None else []] = 0
+        settled = along_clips(own, self.frames, self.skeleton.flip_index, trust=trust)
         named = np.zeros(len(self.frames), bool)
         if len(self.instants):
             settled, named = across_views(settled, self.instants, self.skeleton, self.anatomy)
@@ -307,8 +313,10 @@ class RefineTask:
             apart = np.linalg.norm(keypoints[..., :2] - detections.keypoints[..., :2], axis=-1)
             agrees = detections.confidence * np.exp(-((apart / AGREES) ** 2))
             confidence[fitted] = (LEAST_WEIGHT + (1 - LEAST_WEIGHT) * agrees)[fitted]
-        logger.info("labels of %d frames made by %d moments of several views", named.sum(), len(self.instants))
+        if len(self.instants):
+            logger.info("labels of %d frames made by %d moments of several views", named.sum(), len(self.instants))
         if len(self.alone):
+            named[self.alone.frames] = True  # along the clip, by most of what the model says
             logger.info("labels of %d frames made by bodies in %d clips", len(self.alone), len(set(self.alone.subject)))
         return Labels(keypoints.astype(np.float32), confidence.astype(np.float32)), named
 

@@ -68,6 +68,23 @@ def test_along_clips_smooths_in_source_pixels(painted):
     assert np.abs(labels.keypoints - keypoints)[..., :2].mean() < 0.6 * np.abs(noisy - keypoints)[..., :2].mean()
 
 
+def test_a_model_is_trusted_when_joints_pass_each_other(painted):
+    """Someone turns round: the path alone lets the joints bounce; renamed single frames are put right all the same."""
+    frames, _, _ = painted
+    T = len(frames)
+    x = np.linspace(-0.5, 0.55, T)
+    keypoints = np.zeros((T, 3, 3), np.float32)
+    keypoints[:, 0, 0], keypoints[:, 1, 0], keypoints[:, 2, 1] = x, -x, 0.5
+    still = type(frames)(**{**vars(frames), "boxes": np.repeat(frames.boxes[:1], T, 0), "clip": np.zeros(T, int)})
+    sure = np.ones((T, 3), np.float32)
+    read = keypoints.copy()
+    read[2] = read[2][FLIP]
+    alone = along_clips(Labels(read, sure), still, FLIP, smoothing=0)
+    assert np.abs(alone.keypoints - keypoints).max() > 0.5
+    trusted = along_clips(Labels(read, sure), still, FLIP, smoothing=0, trust=np.full(T, 0.02))
+    np.testing.assert_allclose(trusted.keypoints, keypoints, atol=1e-5)
+
+
 def test_across_views_settles_sides_over_time_and_corrects_a_view():
     from streampose.config import load_skeleton
     from streampose.geometry.project import project_points

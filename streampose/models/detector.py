@@ -121,7 +121,7 @@ class PoseDetector(nn.Module):
         logits = self.heatmap(features).float().flatten(2)  # (B, K, h * w)
         log_probability = F.log_softmax(logits, -1)
         probability = log_probability.exp()
-        x, y = self._expectation(probability if self.training else F.softmax(SHARPNESS * logits, -1))
+        x, y = self._expectation(probability if self.training else F.softmax(SHARPNESS * log_probability, -1))
         z = self._depth(features, context, probability)
         size = self.heatmap_size
         maps = probability.reshape(-1, self.num_joints, size, size)

@@ -248,7 +248,8 @@ class RefineTask:
             self.teacher.load_state_dict(self.detector.state_dict())
         device = memory.keypoints.device
         if self._made is None or self._made[0] != due:
-            self._made = (due, *self.make_labels(*self._or_masks(self._read(due, device), device)))
+            with torch.autocast(device.type, enabled=False):  # bodies are not fitted in bf16
+                self._made = (due, *self.make_labels(*self._or_masks(self._read(due, device), device)))
         _, labels, named = self._made
         memory.keypoints.copy_(torch.from_numpy(labels.keypoints))
         memory.confidence.copy_(torch.from_numpy(labels.confidence))

@@ -188,6 +188,16 @@ def test_labels_are_made_once_a_round_by_the_teacher(task):
     assert 0 < max(moved) < 0.01 * max(apart)  # a running average, not a copy
 
 
+def test_labels_are_made_in_full_precision(task):
+    with torch.autocast("cpu", torch.bfloat16):
+        task.loss(task.batch(0), 0)
+    made = task.labels.keypoints.clone()
+    task.labels.made.zero_()
+    task._made = None
+    task.loss(task.batch(0), 0)
+    torch.testing.assert_close(made, task.labels.keypoints)
+
+
 def test_batches_depend_on_seed_and_step_only(task):
     for name, value in task.batch(3).items():
         assert torch.equal(value, task.batch(3)[name])

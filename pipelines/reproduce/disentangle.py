@@ -13,8 +13,10 @@ people are cut out by their true boxes and masks. Pictures have 32 pixels, the n
 Cells: all losses, without L_cross, and L_sup alone (with the 2D supervision that the paper's baseline has, too), with
 10 % of the pairs; all losses and L_sup alone with other parts of them (Fig. 5). Frames without a pose are not used by
 any, as in the paper. All cells of a seed see the same pairs and take the same number of joint steps, each followed by
-one step of VAE_y alone instead of m = floor(M / N) = 20, for a core's sake. MPJPE is that of the decoded poses, in
-metres as the network says them. The confidence is judged by its rank correlation with the error of each frame.
+one step of VAE_y alone instead of m = floor(M / N) = 20, for a core's sake. The rows with BatchNorm have it wherever
+the paper does; the others have layer and group normalisation, as our presets. What was found is told in
+`pipelines/reproduce/disentangle.md`. MPJPE is that of the decoded poses, in metres as the network says them. The
+confidence is judged by its rank correlation with the error of each frame.
 
 Sketches (Sec. 4.1): strokes drawn from the same pictures by `methods/disentangle_targets.py`; 10 % of the pictures have
 their sketch, the other sketches are unpaired (TD in Fig. 2) or unused. The error is the mean squared one of the

@@ -1,6 +1,6 @@
 """Tables 1, 3 and 4 of `hypotheses` (Li & Lee) on motion capture of dances, beside the paper's numbers.
 
-    python pipelines/reproduce/hypotheses.py --mocap FOLDER --folder reproduce/hypotheses     # .bvh files, some minutes
+    python pipelines/reproduce/hypotheses.py --mocap FOLDER --folder reproduce/hypotheses     # .bvh files, half an hour
     python pipelines/reproduce/hypotheses.py --folder reproduce/hypotheses --seeds 3 4        # more seeds of it
 
 Interrupt it and start it again: finished cells are kept; `hypotheses.html`, `hypotheses.md` and `hypotheses.json` are

@@ -75,8 +75,8 @@ def _run_stages(out: Path, max_minutes: float, seed: int) -> dict[str, dict[str,
     def train() -> dict[str, Any]:
         going = runs.is_dir() and any(runs.iterdir())
         result = selftrain(
-            store=seen_store, method="mask", preset=PRESET, out=runs, models=out / "models", max_minutes=max_minutes, seed=seed,
-            resume=going,
+            store=seen_store, method="mask", preset=PRESET, out=runs, models=out / "models", max_minutes=max_minutes,
+            seed=seed, resume=going,
         )  # fmt: skip
         if result["bundle"] is None:
             raise TrainingError(f"{out}: {max_minutes:g} minutes were too short to learn; run the demo again to go on")

@@ -53,8 +53,9 @@ class Lifter(nn.Module):
         self.register_buffer("metres", torch.ones(()))
         self.register_buffer("bones", bones)
         self.generator = perceptron(3 * num_joints + code_size, width, 3 * num_joints)
+        first = next(module for module in self.generator.modules() if isinstance(module, nn.Linear))
         with torch.no_grad():  # what codes mean must be learnt, not left from chance
-            self.generator[0].weight[:, -code_size:] *= CODES_AT_FIRST
+            first.weight[:, -code_size:] *= CODES_AT_FIRST
 
     def forward(self, joints: Tensor, visibility: Tensor, codes: Tensor) -> Tensor:
         """Lift normalised joints.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import yaml
@@ -112,9 +112,9 @@ def selftrain(
             store: see `choose_method`. No preset: `tiny`.
         refine: `triangulate` refines a model, instead of training by a method, on what the calibrated views of the
             store's sessions say together, `masks` on bodies fitted to the masks of each clip (and to what sessions say
-            together), `labels` on labelled frames. The model is `init`, else the current one, else
-            the one that is shipped. Its network keeps its size; with another `preset`, `triangulate`
-            and `masks` train a new one, and the model makes its first labels.
+            together), `labels` on labelled frames. The model is `init`, else the current one, else the one that is
+            shipped. Its network keeps its size; with another `preset`, `triangulate` and `masks` train a new one, and
+            the model makes its first labels.
         skeleton: another skeleton than the store's.
         out: the run's folder is made in it.
         models: `current` in it is what the other commands use; the one before stays as `previous`.
@@ -407,13 +407,18 @@ def label_overrides(labels: Sequence[str], method: str, reader: StoreReader) -> 
 def refined_network(refine: str, preset: str | None, init: Path, overrides: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Preset and settings of the network that is trained: those of the model it begins with, or a new one's.
 
+    A network that `triangulate` and `masks` cannot train, one of `landmarks` say, teaches one of theirs.
+
     Raises:
         ConfigError: the way to refine needs the model's own network. TrainingError: `init` is no model.
     """
     own, size = read_network(init)
+    grows = REFINEMENTS[refine].schema is RefineConfig
+    if grows and preset is None and own not in get_args(RefineConfig.model_fields["detector"].annotation):
+        preset = "tiny"
     if preset in (None, own):
         return own, [f"input_size={size}", *overrides]
-    if REFINEMENTS[refine].schema is not RefineConfig:
+    if not grows:
         raise ConfigError(
             f"--preset {preset}: --refine {refine} keeps the network of {init} ({own}); leave --preset out"
         )

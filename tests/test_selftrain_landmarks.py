@@ -10,9 +10,10 @@ from streampose.config import load_skeleton
 from streampose.errors import ConfigError
 from streampose.export import export_detector
 from streampose.methods.landmarks import load_landmarks_config, make_landmarks_task
+from streampose.models.detector import build_detector
 from streampose.runtime.bundle import default_bundle, load_bundle
 from streampose.runtime.predictor import load_predictor
-from streampose.selftrain import choose_method, prior_overrides, selftrain
+from streampose.selftrain import choose_method, prior_overrides, refined_network, selftrain
 from streampose.store.priors import Prior, write_prior
 from streampose.store.reader import StoreReader
 from streampose.synthetic.built_in_prior import built_in_prior
@@ -70,6 +71,15 @@ def test_auto_takes_mask_where_masks_are_good(store):
         clip.attributes["masks"] = "moving"
     method, why = choose_method(reader, default_bundle())
     assert method == "landmarks" and "0 of 80 frames" in why
+
+
+def test_a_network_that_cannot_be_refined_teaches_one_that_can(tmp_path):
+    config = load_landmarks_config("tiny")
+    detector = build_detector(config.detector, HUMAN.num_joints, config.input_size)
+    export_detector(detector, HUMAN, config.input_size, tmp_path / "bundle", preset=config.detector)
+    assert refined_network("masks", None, tmp_path / "bundle", ["seed=1"]) == ("tiny", ["seed=1"])
+    assert refined_network("masks", "small", tmp_path / "bundle", []) == ("small", [])
+    assert refined_network("triangulate", None, default_bundle(), [])[0] == load_bundle(default_bundle()).preset
 
 
 def test_a_method_without_poses_refuses_a_prior():

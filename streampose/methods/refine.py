@@ -38,7 +38,7 @@ from streampose.methods.mask_pictures import draw_columns
 from streampose.methods.mask_reader import load_shipped
 from streampose.methods.mask_space import Anatomy, Cameras, look, to_rays
 from streampose.methods.mask_views import Instants, Mixture, find_instants, no_instants
-from streampose.methods.refine_alone import first_places, stand_alone
+from streampose.methods.refine_alone import first_places, stand_alone, thin_out
 from streampose.methods.refine_fit import Shape, fit_body
 from streampose.models.detector import DetectorOutput, build_detector
 from streampose.store.reader import StoreReader
@@ -64,6 +64,7 @@ class RefineConfig(Strict):
         fit_steps: of the body's fit to the views; 0 takes the triangulated joints as they are.
         teacher: decay of the running average that makes the labels.
         share: part of each batch's frames that sessions show; None for as large a part as there is in the store.
+        most_alone: frames of single cameras that bodies are fitted to, by `--refine masks`; of more, some stretches.
     """
 
     detector: Literal["tiny", "small", "base"] = "tiny"
@@ -76,6 +77,7 @@ class RefineConfig(Strict):
     fit_steps: int = Field(default=250, ge=0)
     teacher: float = Field(default=0.998, ge=0, lt=1)
     share: float | None = Field(default=None, ge=0, le=1)
+    most_alone: int = Field(default=3000, ge=1)
     cache_megabytes: float = 1024
     seed: int = 0
     terms: dict[str, float] = {"label": 1.0, "label_xy": 2.0, "label_z": 1.0}
@@ -118,11 +120,19 @@ def make_alone_task(
     reader: StoreReader, skeleton: Skeleton, config: RefineConfig, device: torch.device | str
 ) -> RefineTask:
     """The same with bodies fitted to every clip that no session shows, too; the store needs no session."""
-    frames = read_frames(reader, config.input_size, config.cache_megabytes)
+    every = read_frames(reader, config.input_size, config.cache_megabytes)
+    frames = thin_out(every, _shown(find_instants(reader, every, say=False), len(every)), config.most_alone)
+    if len(frames) < len(every):
+        logger.info("bodies are fitted to stretches of the clips, %d of %d frames", len(frames), len(every))
     instants = find_instants(reader, frames)
-    shown = np.zeros(len(frames), bool)
+    return RefineTask(frames, instants, skeleton, config, stand_alone(frames, _shown(instants, len(frames))))
+
+
+def _shown(instants: Instants, count: int) -> np.ndarray:
+    """(N,) bool: the frames that sessions show."""
+    shown = np.zeros(count, bool)
     shown[instants.frames[instants.frames >= 0]] = True
-    return RefineTask(frames, instants, skeleton, config, stand_alone(frames, shown))
+    return shown
 
 
 class RefineTask:
@@ -151,8 +161,8 @@ class RefineTask:
         self.bones, self._reader = BoneTables(skeleton), _load_reader(skeleton)
         self._first_teacher: tuple[nn.Module, int] | None = None  # and the side of its pictures
         self._made: tuple[int, Labels, np.ndarray] | None = None  # the engine tries a step before the first
-        self.round_steps = config.steps
-        self.total_steps = config.rounds * config.steps
+        self.rounds, self.round_steps = config.rounds, config.steps
+        self.total_steps = self.rounds * self.round_steps
 
     def learn_from(self, source: Path) -> None:
         """Take a model whose network is another one, of a smaller preset say, as teacher of the first round.
@@ -168,11 +178,13 @@ class RefineTask:
         self._first_teacher = network, size
 
     def plan(self, steps_per_second: float, max_minutes: float) -> None:
-        """Stretch or shrink the rounds to a time, of which making labels takes a part."""
-        seconds = 60 * max_minutes - self.config.rounds * self._labelling_seconds()
-        steps = max(0.93 * seconds, 0.3 * 60 * max_minutes) * steps_per_second / self.config.rounds
+        """Stretch or shrink the rounds to a time, of which making labels takes a part; of half of it at most."""
+        labelling = self._labelling_seconds()
+        self.rounds = max(1, min(self.config.rounds, int(30 * max_minutes / max(labelling, 1e-3))))
+        seconds = 60 * max_minutes - self.rounds * labelling
+        steps = max(0.93 * seconds, 0.3 * 60 * max_minutes) * steps_per_second / self.rounds
         self.round_steps = max(1, round(steps))
-        self.total_steps = self.config.rounds * self.round_steps
+        self.total_steps = self.rounds * self.round_steps
 
     def _labelling_seconds(self) -> float:
         """About what one round of labels takes: the fit goes through all points of all views at every step."""
@@ -181,7 +193,7 @@ class RefineTask:
 
     def stage(self, step: int) -> str:
         """`round 1`, `round 2` and so on."""
-        return f"round {min(step // self.round_steps, self.config.rounds - 1) + 1}"
+        return f"round {min(step // self.round_steps, self.rounds - 1) + 1}"
 
     def optimiser_settings(self, step: int) -> dict[str, float]:
         """A short rise and a cosine fall, over all rounds as one."""
@@ -288,7 +300,8 @@ class RefineTask:
             the labels, and (N,) bool: the frames whose left and right are known.
         """
         trust = np.full(len(self.frames), TRUST)
-        trust[silhouettes if silhouettes is not None else []] = 0
+        if silhouettes is not None:
+            trust[silhouettes] = 0
         settled = along_clips(own, self.frames, self.skeleton.flip_index, trust=trust)
         named = np.zeros(len(self.frames), bool)
         if len(self.instants):
@@ -326,7 +339,8 @@ class RefineTask:
         for subject in np.unique(instants.subject):
             rows = np.flatnonzero(instants.subject == subject)
             rows = rows[np.argsort(instants.seconds[rows], kind="stable")]
-            gaps = np.flatnonzero(np.diff(instants.seconds[rows]) > LONGEST_GAP) + 1
+            longest = np.inf if instants is self.alone else LONGEST_GAP  # stretches of a clip are one body
+            gaps = np.flatnonzero(np.diff(instants.seconds[rows]) > longest) + 1
             for run in np.split(rows, gaps):
                 for start in range(0, len(run), WINDOW):
                     first, end = max(0, start - OVERLAP), min(len(run), start + WINDOW + OVERLAP)

@@ -6,6 +6,8 @@ that bend one way only still leave the body little choice in the picture, which 
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 
 from streampose.methods.mask_data import Frames
@@ -14,6 +16,21 @@ from streampose.methods.mask_views import Instants, no_instants
 FOCAL = 5.0  # of the cameras, in sides of a clip's crops: a person from some metres away
 STATURE = 1.75  # metres, from which the distance follows; any other would do
 STEADY_SECONDS = 1.0  # about a moment, in which the distance is one
+STRETCH = 150  # frames of a clip that are kept or left out together
+
+
+def thin_out(frames: Frames, shown: np.ndarray, most: int) -> Frames:
+    """The frames that sessions show, (N,) bool, and of the others at most about so many: stretches, evenly spread."""
+    index = np.flatnonzero(~shown)
+    if len(index) <= most:
+        return frames
+    ends = np.flatnonzero(np.diff(frames.clip[index])) + 1
+    stretches = [run[start : start + STRETCH] for run in np.split(index, ends) for start in range(0, len(run), STRETCH)]
+    count = max(1, int(len(stretches) * most / len(index)))
+    kept = shown.copy()
+    for number in np.linspace(0, len(stretches) - 1, count).astype(int):
+        kept[stretches[number]] = True
+    return Frames(**{field.name: getattr(frames, field.name)[kept] for field in fields(Frames)})
 
 
 def stand_alone(frames: Frames, shown: np.ndarray) -> Instants:

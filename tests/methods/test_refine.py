@@ -12,7 +12,7 @@ from streampose.methods.mask_prior import random_figures
 from streampose.methods.mask_space import Cameras, look
 from streampose.methods.mask_views import Instants, _rays, no_instants
 from streampose.methods.refine import RefineConfig, RefineTask, load_refine_config, name_alike, places
-from streampose.methods.refine_alone import first_places, stand_alone
+from streampose.methods.refine_alone import first_places, stand_alone, thin_out
 from streampose.methods.refine_fit import _project, body_tables, depth_inside, fit_body
 from streampose.synthetic.scene import look_at
 
@@ -258,6 +258,31 @@ def test_joints_stand_where_the_made_up_camera_sees_them(clip):
     tall = np.ptp(world.reshape(-1, 3), 0)
     assert 1.0 < tall[1] < 2.5 and np.isfinite(world).all()  # metres of a person
     assert len(stand_alone(frames, np.ones(MOMENTS, bool))) == 0
+
+
+def test_of_long_recordings_stretches_are_kept_and_all_that_sessions_show():
+    count = 1000
+    picture = np.full((count, 8, 8), 255, np.uint8)
+    clip = np.repeat([0, 1], [700, 300])
+    frames = make_frames(
+        np.zeros((count, 8, 8, 3), np.uint8), picture, np.tile([0, 0, 8, 8.0], (count, 1)), clip, np.arange(count) / 10
+    )
+    shown = np.zeros(count, bool)
+    shown[:50] = True
+    kept = thin_out(frames, shown, 400)
+    assert 300 <= len(kept) - 50 <= 400
+    assert (kept.seconds[:50] == frames.seconds[:50]).all() and set(kept.clip) == {0, 1}
+    assert (np.diff(kept.seconds) > 0.15).sum() <= 4  # stretches, not scattered frames
+    assert thin_out(frames, shown, 950) is frames
+
+
+def test_labels_take_half_of_the_time_at_most(task):
+    task.alone = stand_alone(task.frames, np.zeros(len(task.frames), bool))
+    labelling = task._labelling_seconds() / 60
+    task.plan(10.0, 10 * labelling)
+    assert task.rounds == 2 and task.total_steps == 2 * task.round_steps
+    task.plan(10.0, 2.2 * labelling)
+    assert task.rounds == 1 and task.total_steps == task.round_steps and task.stage(10**6) == "round 1"
 
 
 def test_a_body_is_fitted_to_the_masks_of_one_view(clip):

@@ -20,6 +20,7 @@ from streampose.tracking.local_fit import REACH, WIDTHS_SECONDS, smooth_points
 from streampose.video.frame import Frame
 
 REACH_SECONDS = REACH * max(WIDTHS_SECONDS)  # before and after a moment, that count
+MOST_PAST = 128  # rows that are remembered, whatever their times say
 BLOCK = 8  # rows that are smoothed at once, where so many may wait
 LEAP, RETURN = 0.1, 0.5  # of the box's side, of the leap: a joint that leaps for a single frame and returns is not seen
 NOISE = 0.06  # of the box's side: standard deviation of a joint that the model is sure of
@@ -37,7 +38,7 @@ class Smoother:
 
     def __init__(self, most: int):
         self._most = max(1, most)
-        self._past: deque[Row] = deque()  # given back already, as they came
+        self._past: deque[Row] = deque(maxlen=MOST_PAST)  # given back already, as they came
         self._waiting: deque[Waiting] = deque()
 
     def add(self, frame: Frame, row: Row, proven: frozenset[int]) -> Iterator[Waiting]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from streampose.runtime.hold import Row
-from streampose.runtime.smoother import Smoother
+from streampose.runtime.smoother import MOST_PAST, Smoother
 from streampose.structures import Keypoints
 
 FPS = 25
@@ -71,6 +71,15 @@ def test_blocks_do_not_change_the_result():
     alike = [smoothed([row(t, xy) for t, xy in enumerate(noisy)], most)[0] for most in (16, 90)]
     for a, b in zip(*alike, strict=True):
         np.testing.assert_allclose(a.keypoints.xy, b.keypoints.xy, atol=0.5)
+
+
+def test_times_that_stand_still_fill_no_memory():
+    smoother = Smoother(8)
+    for t in range(400):
+        item = row(0, np.full((1, 17, 2), 50.0 + t))
+        for _, out, _ in smoother.add("frame", item, frozenset()):
+            assert np.isfinite(out.keypoints.xy).all()
+    assert len(smoother._past) <= MOST_PAST and len(smoother._waiting) <= 9
 
 
 def test_frames_without_subjects_pass():

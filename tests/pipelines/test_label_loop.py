@@ -1,9 +1,5 @@
 """The loop of suggesting, labelling, importing and learning, with an annotator who knows the truth."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,16 +8,10 @@ from streampose.store.labels import read_labels
 from streampose.synth import synth
 from streampose.synthetic.truth import read_truth
 
-FILE = Path(__file__).parents[2] / "pipelines" / "label_loop.py"
-
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("label_loop", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("label_loop.py")
 
 
 def test_every_step_of_the_loop(pipeline, tmp_path):

@@ -1,11 +1,8 @@
 """The tables of `disentangle`: cells can be configured, trained and measured; verdicts and page are right."""
 
 import argparse
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +11,10 @@ import torch
 from streampose.config import load_skeleton
 from streampose.methods.disentangle_data import Known, plain_frames
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "disentangle.py"
-
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_disentangle", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/disentangle.py")
 
 
 @pytest.fixture(scope="module")

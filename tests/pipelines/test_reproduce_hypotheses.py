@@ -1,10 +1,7 @@
 """The tables of hypotheses: cells can be configured, findings are judged rightly, and a cell runs and is reported."""
 
 import argparse
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +11,12 @@ from streampose.config import load_skeleton
 from streampose.runtime.lifter import load_lifter
 from streampose.synthetic.built_in_prior import built_in_prior
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "hypotheses.py"
 HUMAN = load_skeleton("human17")
 
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_hypotheses", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/hypotheses.py")
 
 
 @pytest.fixture(scope="module")

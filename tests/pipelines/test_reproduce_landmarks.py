@@ -1,10 +1,7 @@
 """The ablation of `landmarks`: its switches, its verdicts, and a cell from start to page on painted crops."""
 
-import importlib.util
 import json
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +10,13 @@ from streampose.config import load_skeleton
 from streampose.methods.landmarks_data import make_crops
 from streampose.methods.mask_prior import dolls
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "landmarks.py"
 HUMAN = load_skeleton("human17")
 FEW = ["batch_size=2", "discriminator_width=4"]
 
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_landmarks", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/landmarks.py")
 
 
 @pytest.fixture(scope="module")

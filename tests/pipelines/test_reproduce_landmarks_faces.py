@@ -1,24 +1,14 @@
 """Drawn faces: their 68 points lie where the picture shows them, and `landmarks` learns to find them (slow)."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from streampose.methods.landmarks_data import make_crops
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "landmarks_faces.py"
-
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_landmarks_faces", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/landmarks_faces.py")
 
 
 def test_points_are_in_the_order_of_300_w_and_have_their_counterparts(pipeline):

@@ -1,23 +1,14 @@
 """The ablation table: its cells can be configured, and its intervals, verdicts and page are right."""
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "mask.py"
-
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_mask", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/mask.py")
 
 
 def test_every_cell_has_settings_and_a_start(pipeline):

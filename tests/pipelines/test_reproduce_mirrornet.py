@@ -1,11 +1,8 @@
 """The tables of MirrorNet: cells can be configured and follow each other, verdicts and page are right, a cell runs."""
 
 import argparse
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +10,10 @@ import torch
 
 from streampose.methods.mirrornet_data import Pictures
 
-FILE = Path(__file__).parents[2] / "pipelines" / "reproduce" / "mirrornet.py"
-
 
 @pytest.fixture(scope="module")
-def pipeline():
-    spec = importlib.util.spec_from_file_location("reproduce_mirrornet", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_pipeline):
+    return load_pipeline("reproduce/mirrornet.py")
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ Where we differ (each is a switch):
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ from streampose.methods.landmarks_data import (
     read_crops,
 )
 from streampose.methods.landmarks_pictures import draw_columns, draw_skeletons, draw_swaps
-from streampose.methods.landmarks_prior import Poses, find_prior, pick_poses
+from streampose.methods.landmarks_prior import Poses, find_prior, follows, pick_poses
 from streampose.methods.landmarks_schedule import Schedule
 from streampose.methods.mask_config import AugmentationConfig
 from streampose.methods.mask_data import Augmentation, resize_images
@@ -93,7 +94,8 @@ def make_landmarks_task(
     if config.prior == "none":
         return LandmarksTask(data, None, skeleton, config, few_labels(reader, skeleton, config.input_size))
     prior = find_prior(reader, skeleton, config.prior, config.seed)
-    poses = Poses(pick_poses(prior.poses, config.poses, config.seed), skeleton, facing=config.facing)
+    some = pick_poses(prior.poses, config.poses, config.seed)
+    poses = Poses(some, skeleton, facing=config.facing, followed=follows(reader))
     logger.info("%d frames in pairs, %d unpaired poses of prior %s", len(data), len(poses), prior.name)
     labelled = read_labelled(reader, skeleton, config.supervision, config.input_size)
     return LandmarksTask(data, poses, skeleton, config, labelled=labelled)
@@ -182,6 +184,8 @@ class LandmarksTask:
                 out["figure_poses"], out["figure_side_on"] = drawn.xy, self.poses.side_on(drawn.xy)
         if stage == "landmarks":
             how = Change(**config.augmentation.model_dump())
+            if self.poses is not None and not self.poses.mirrored:
+                how = replace(how, flip=0.0)
             out |= random_pairs(self.data, B, rng, how)
             if config.weights.get("equivariance", 0) > 0 and self.poses is not None:
                 out |= random_again(out["images"][: B // 2], rng, how)

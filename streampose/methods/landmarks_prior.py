@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from streampose.console import logger
@@ -24,6 +25,7 @@ from streampose.synthetic.built_in_prior import built_in_prior
 BUILT_IN_POSES = 4096
 SIDE_ON = 0.09  # width of hips and shoulders in crops; about 20 degrees off the side
 BEYOND = 1.5  # radii that feet and the like add to the last bone of a limb, at most
+MIRRORED_LEAST, MIRRORED_LIKE = 10, 2.0  # poses that can tell; times the distance of poses that are alike
 MARGIN = 0.1  # kept free around the subject, as `tracking.boxes` does
 
 
@@ -75,13 +77,15 @@ class Poses:
         poses: (N, K, 2 or 3), y down, NaN where missing; as `store.priors.Prior.poses`.
         facing: name the sides of subjects that turn every way as if they faced the camera: a picture of sticks is the
             same from before and behind.
+        followed: crops follow the subject; else they are whole frames, where it may be smaller and off the middle.
 
     Attributes:
+        mirrored: whether mirrored poses are as likely; not of a subject that always heads the same way.
         bones: (n, 2) those of the skeleton's bones that most poses know.
         number: (n,) their places in the skeleton.
     """
 
-    def __init__(self, poses: np.ndarray, skeleton: Skeleton, *, facing: bool = True):
+    def __init__(self, poses: np.ndarray, skeleton: Skeleton, *, facing: bool = True, followed: bool = True):
         if poses.ndim != 3 or poses.shape[1] != skeleton.num_joints or poses.shape[2] not in (2, 3):
             raise ValueError(f"poses are {poses.shape}, expected (N, {skeleton.num_joints}, 2 or 3)")
         all_bones = np.array([(bone.parent, bone.child) for bone in skeleton.bones]).reshape(-1, 2)
@@ -96,6 +100,8 @@ class Poses:
         self.number = np.flatnonzero(common)
         self.bones = all_bones[common]
         self.facing = facing and turns_every_way(skeleton)
+        self.mirrored = seen_mirrored(self.poses, skeleton)
+        self.shift, self.zoom, self.larger = (0.02, 0.06, 0.0) if followed else (0.06, 0.15, 0.1)  # of crops
         self.radius = np.array([bone.radius for bone in skeleton.bones])[self.number]
         self.reach = np.array([bone.reach for bone in skeleton.bones])[self.number]
         self.last = ~np.isin(self.bones[:, 1], all_bones[:, 0]) & (self.reach > 0)
@@ -117,7 +123,7 @@ class Poses:
         """Poses at random, mirrored or not, as random cameras see them, in crops like those of a store."""
         index = rng.integers(0, len(self), count)
         poses, height = self.poses[index], self.height[index]
-        mirrored = rng.random(count) < 0.5
+        mirrored = (rng.random(count) < 0.5) & self.mirrored
         poses = np.where(mirrored[:, None, None], poses[:, self.skeleton.flip_index], poses)
         poses[mirrored, :, 0] *= -1
         if poses.shape[2] == 3:
@@ -143,8 +149,8 @@ class Poses:
             flesh[:, parent] = np.maximum(flesh[:, parent], 0.8 * radius[:, n])
             flesh[:, child] = np.maximum(flesh[:, child], reach[:, n] * radius[:, n])
         low, high = np.nanmin(xy - flesh[..., None], 1), np.nanmax(xy + flesh[..., None], 1)
-        side = (high - low).max(-1) * (1 + 2 * MARGIN) * rng.lognormal(0.0, 0.06, count)
-        centre = (low + high) / 2 + rng.normal(0, 0.02, (count, 2)) * side[:, None]
+        side = (high - low).max(-1) * (1 + 2 * MARGIN) * rng.lognormal(self.larger, self.zoom, count)
+        centre = (low + high) / 2 + rng.normal(0, self.shift, (count, 2)) * side[:, None]
         scale = (2 / side)[:, None]
         xy = (xy - centre[:, None]) * scale[..., None]
         return Drawn(xy.astype(np.float32), depth * scale, radius * scale, reach)
@@ -184,6 +190,28 @@ class Poses:
                 radius = np.append(radius, np.stack([filling, filling], -1)[:, None], 1)
                 bone.append(min(touching))
         return Capsules(start, end, radius, np.array(bone))
+
+
+def seen_mirrored(poses: np.ndarray, skeleton: Skeleton) -> bool:
+    """Whether mirror images of poses (N, K, 2 or 3) are seen too.
+
+    They are where the subject turns round, and where the poses' mirror images are like some of them, as those of faces
+    are. Those of a mouse that always runs to the right are not: head and tail would be exchanged.
+    """
+    if max(skeleton.turn_degrees[1:]) > 90 or len(poses) < MIRRORED_LEAST:
+        return True
+    some = poses[:: max(1, len(poses) // 200)]
+    some = np.nan_to_num(some - np.nanmean(some, 1, keepdims=True))
+    other = some[:, skeleton.flip_index] * np.where(np.arange(some.shape[2]) == 0, -1, 1)
+    apart, mirrored = (cdist(each.reshape(len(some), -1), some.reshape(len(some), -1)) for each in (some, other))
+    np.fill_diagonal(apart, np.inf)
+    np.fill_diagonal(mirrored, np.inf)
+    return bool(np.median(mirrored.min(1)) < MIRRORED_LIKE * np.median(apart.min(1)))
+
+
+def follows(reader: StoreReader) -> bool:
+    """Whether a store's crops follow their subjects; those of `ingest --masks none` may be whole frames."""
+    return any(np.ptp(reader.boxes(clip.id), axis=0).max() > 0 for clip in reader.clips() if clip.num_frames)
 
 
 def pick_poses(poses: np.ndarray, count: int | None, seed: int) -> np.ndarray:

@@ -122,6 +122,31 @@ def test_subjects_that_do_not_turn_every_way_are_turned_as_far_as_they_do(poses)
     assert np.ptp(np.abs(widths)) < 0.25 * np.abs(widths).mean()
 
 
+def test_mirror_images_are_drawn_where_they_are_seen():
+    rng, still = np.random.default_rng(0), replace(SKELETON, turn_degrees=(0.0, 0.0, 10.0))
+    front = np.array([built_in_prior(SKELETON, 1, 3).poses[0, :, :2]] * 40)
+    front[:, :, 0] -= front[:, :, 0].mean(1, keepdims=True)
+    both = (front + front[:, SKELETON.flip_index] * (-1, 1)) / 2 + rng.normal(0, 0.02, front.shape)
+    aslant = both + both[:, :, 1:] * (0.7, 0)  # always leans to one side
+    assert Poses(aslant, SKELETON).mirrored, "turns round"
+    assert Poses(both, still).mirrored, "is its own mirror image"
+    some = Poses(aslant, still)
+    assert not some.mirrored
+    leaning = some.draw(60, rng).xy
+    assert (leaning[:, 10, 0] < leaning[:, 0, 0]).all(), "the head stays on its side"
+
+
+def test_whole_frames_show_subjects_smaller_and_off_the_middle(poses):
+    near, far = (
+        Poses(poses.poses, SKELETON, followed=followed).draw(300, np.random.default_rng(0)).xy
+        for followed in (True, False)
+    )
+    extent_near, extent_far = (np.ptp(xy, axis=1).max(1).mean() for xy in (near, far))
+    assert extent_far < 0.95 * extent_near
+    middle_near, middle_far = ((xy.max(1) + xy.min(1)).std() / 2 for xy in (near, far))
+    assert middle_far > 1.5 * middle_near
+
+
 def test_eta_reads_point_sets():
     """68 points such as a face's: Eq. 2 tells them apart by where they lie among the others."""
     t = np.linspace(0, np.pi, 17)

@@ -216,24 +216,28 @@ class DisentangleTask:
         z_t, z_s = q_t.sample(), q_s.sample()
         y = batch["y"]
         if "cross" in asked or "vae_y" in asked:
-            q_w = self.encoder_y(y)
-            w_t = q_w.sample()
+            # Of pairs alone: codes of unknown poses would enter the statistics where batches are normalised.
+            rows = torch.isfinite(y).flatten(1).any(1).nonzero()[:, 0]
+            q_w = self.encoder_y(y[rows])
+            w_t, counted = q_w.sample(), paired[rows]
         pictures, poses = [torch.cat([z_t, z_s], 1)], [z_t]
         if "cross" in asked:
-            mate = batch["mate"]  # whose z_s goes with w_t
+            mate = batch["mate"][rows]  # whose z_s goes with w_t
             pictures.append(torch.cat([w_t, z_s[mate]], 1))
         if "vae_y" in asked:
             poses.append(w_t)
         if "vae_x" in asked or "cross" in asked:
-            apart = [config.image_weight * image_error(image, x) for image in self._decode(self.decoder_x, pictures)]
+            made = self._decode(self.decoder_x, pictures)
         y_of = self._decode(detector.decoder, poses)
         if "vae_x" in asked:
-            terms["vae_x"] = mean_over(apart[0] + config.beta_x * (_kl(q_t) + _kl(q_s)), there)
+            apart = config.image_weight * image_error(made[0], x)
+            terms["vae_x"] = mean_over(apart + config.beta_x * (_kl(q_t) + _kl(q_s)), there)
         if "vae_y" in asked:
-            terms["vae_y"] = mean_over(self.target.error(y_of[1], y) + config.beta_y * _kl(q_w), paired)
+            terms["vae_y"] = mean_over(self.target.error(y_of[1], y[rows]) + config.beta_y * _kl(q_w), counted)
         if "cross" in asked:
+            apart = config.image_weight * image_error(made[1], x[rows])
             divergence = config.beta_y * _kl(q_w) + config.beta_x * _kl(q_s)[mate]
-            terms["cross"] = mean_over(apart[1] + divergence, paired & there[mate])
+            terms["cross"] = mean_over(apart + divergence, counted & there[mate])
         if "sup" in asked:
             terms["sup"] = mean_over(self.target.error(y_of[0], y) + config.beta_x * _kl(q_t), paired)
         if "projection" in asked:
@@ -248,7 +252,7 @@ class DisentangleTask:
         """Each kind of codes through a decoder; at once, which is faster, unless batches of them are normalised."""
         if self.batch_norm:
             return [decoder(one) for one in codes]
-        return decoder(torch.cat(codes)).split(len(codes[0]))
+        return decoder(torch.cat(codes)).split([len(one) for one in codes])
 
     def _vae_y(self, y: Tensor) -> Tensor:
         q_w = self.encoder_y(y)

@@ -112,6 +112,16 @@ def test_frames_without_a_pose_count_for_pictures_only(painted):
     assert terms["vae_x"] > 0 and all(terms[name] == 0 for name in ("vae_y", "cross", "sup", "projection"))
 
 
+def test_only_known_poses_are_encoded_so_that_statistics_of_batches_are_of_poses(painted):
+    task = task_of(painted, "unlabelled=0.5", "detector=disentangle-mini-paper", share=0.25)
+    seen = []
+    task.encoder_y.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0]))
+    task.networks.train()
+    terms, weights = task.loss(task.batch(0), 0)
+    assert [len(poses) for poses in seen] == [4] and torch.isfinite(seen[0]).all()
+    assert terms.keys() == weights.keys() and all(torch.isfinite(term) for term in terms.values())
+
+
 def test_the_rest_of_a_picture_comes_from_another_frame_of_its_clip(painted):
     frames = painted[0]
     task = task_of(painted, "unlabelled=0")

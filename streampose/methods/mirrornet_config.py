@@ -55,10 +55,15 @@ class MirrorSupervision(Strict):
 
 
 class DivergenceConfig(Strict):
-    """Weights of the divergences of a and g (image) and of z (pose); 1 as printed."""
+    """Weights of the divergences of a and g (image) and of z (pose); 1 as printed.
 
-    image: float = Field(default=0.02, ge=0)
+    Attributes:
+        free_nats: a and g may each cost a frame that much for nothing, so that they come to be used; 0 as printed.
+    """
+
+    image: float = Field(default=0.1, ge=0)
     pose: float = Field(default=0.01, ge=0)
+    free_nats: float = Field(default=20.0, ge=0)
 
 
 class VarianceConfig(Strict):
@@ -83,6 +88,9 @@ class MirrorConfig(Strict):
         own_heatmaps: what L^X takes for alpha's heatmaps: `sampled` about them as printed (Eq. 20), or `redrawn` as one
             Gaussian a joint.
         own_teaches: what L^X teaches: `all` networks as printed, or the `recogniser` alone.
+        own_fidelity: weight of log p_theta in L^X; 1 as printed. 0 leaves out all of the image's terms in L^X.
+        dressed: part of the frames that alpha sees in other frames' appearance and scene; 0 as printed.
+        outline: weight of the mask that psi makes of alpha's heatmaps alone, in frames without labels; 0 as printed.
     """
 
     detector: Literal["hourglass", "simple", "hrnet", "hourglass-small", "simple-small", "hrnet-small"] = "hrnet-small"
@@ -99,6 +107,9 @@ class MirrorConfig(Strict):
     divergence: DivergenceConfig = DivergenceConfig()
     own_heatmaps: Literal["redrawn", "sampled"] = "redrawn"
     own_teaches: Literal["recogniser", "all"] = "recogniser"
+    own_fidelity: float = Field(default=0.0, ge=0)
+    dressed: float = Field(default=0.8, ge=0, le=1)
+    outline: float = Field(default=3.0, ge=0)
     supervision: MirrorSupervision = MirrorSupervision()
     cache_megabytes: float = 1024
     seed: int = 0

@@ -165,7 +165,8 @@ def test_parts_are_trained_by_themselves(task):
         assert reached == owner, name
 
 
-def test_the_mirror_teaches_all_but_the_mask_estimator(task):
+def test_the_mirror_teaches_all_but_the_mask_estimator(pictures, painted):
+    task = task_of(pictures, painted, "own_fidelity=1")
     terms, weights = loss_of(task, STEP["semi-supervised"])
     assert terms.keys() == weights.keys()
     sum(terms[name] * weights[name] for name in terms).backward()
@@ -180,7 +181,7 @@ def test_the_mirror_teaches_all_but_the_mask_estimator(task):
 
 def test_terms_by_hand(pictures, painted):
     """lambda log q_alpha with variance 0.01 is half the squared distance; unlabelled joints and frames add nothing."""
-    task = task_of(pictures, painted, "supervision.frames=3")
+    task = task_of(pictures, painted, "supervision.frames=3", "own_fidelity=0.5", "outline=2")
     batch = task.batch(STEP["semi-supervised"])
     task.detector.heatmap.weight.data.zero_()
     terms, weights = loss_of(task, STEP["semi-supervised"], **batch)
@@ -192,7 +193,8 @@ def test_terms_by_hand(pictures, painted):
     half_square = 0.5 * given.square().sum() / 8
     assert terms["recogniser"].item() == pytest.approx(half_square.item() / 0.01, rel=1e-4)
     assert weights["recogniser"] * 256 == pytest.approx(3 * 0.01)  # lambda
-    assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 1
+    assert weights["fidelity"] * 256 == 3 and weights["own_fidelity"] * 256 == 0.5
+    assert weights["own_outline"] * 256 == 2
     assert weights["own_primitive"] * 256 == task.config.divergence.pose
     assert weights["own_scene"] * 256 == task.config.divergence.image
     nothing, _ = loss_of(
@@ -202,7 +204,7 @@ def test_terms_by_hand(pictures, painted):
 
 
 def test_what_is_recognised_teaches_all_as_printed_where_asked(pictures, painted):
-    task = task_of(pictures, painted, "own_teaches=all")
+    task = task_of(pictures, painted, "own_teaches=all", "own_fidelity=1")
     terms, _ = loss_of(task, STEP["semi-supervised"])
     (terms["own_fidelity"] + terms["own_plausibility"]).backward()
     reached = {n for n, net in task.networks.items() if any(p.grad is not None for p in net.parameters())}
@@ -237,6 +239,61 @@ def test_own_heatmaps_are_redrawn_or_sampled(pictures, painted):
     assert maps.grad.abs().sum() > 0
     sampled = task_of(pictures, painted, "own_heatmaps=sampled").own_heatmaps(maps)
     assert (sampled - maps).std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_dressed_frames_keep_their_joints_and_change_their_colours(pictures, painted):
+    task = task_of(pictures, painted, "dressed=1")
+    images = torch.rand(4, 3, 64, 64)
+    s = gaussian_peaks(torch.rand(4, 17, 2) - 0.5, 16, 1.5)
+    labelled = torch.tensor([True, True, True, False])
+    dressed = task.dress(images, task.shrink(images), s, labelled)
+    assert not dressed.requires_grad and dressed.min() >= 0 and dressed.max() <= 1
+    change = (dressed - images).abs().amax((1, 2, 3))
+    assert change[:3].max() > 0 and change[3] == 0  # a frame without labels has no joints to paint
+    same, maps = images[:1].repeat(4, 1, 1, 1), s[:1].repeat(4, 1, 1, 1)  # in the features of their like
+    torch.testing.assert_close(task.dress(same, task.shrink(same), maps, labelled), same, atol=1e-4, rtol=0)
+    never = task_of(pictures, painted, "dressed=0")
+    assert never.dress(images, never.shrink(images), s, labelled) is images
+
+
+def test_masks_of_frames_without_labels_teach_the_recogniser(pictures, painted):
+    task = task_of(pictures, painted)
+    step = STEP["semi-supervised"]
+    batch = task.batch(step)
+    term = loss_of(task, step, **batch)[0]["own_outline"]
+    task.networks.zero_grad()
+    term.backward()
+    assert task.detector.heatmap.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in task.mirror.parameters())
+    labelled = batch["annotated"][:, None, None]
+    other = torch.where(labelled, 255 - batch["masks"], batch["masks"])  # those of labelled frames do not count
+    torch.testing.assert_close(loss_of(task, step, **batch | {"masks": other})[0]["own_outline"], term)
+    none = torch.zeros_like(batch["masks"])  # nor do frames without a mask
+    assert loss_of(task, step, **batch | {"masks": none})[0]["own_outline"] == 0
+    assert "own_outline" not in loss_of(task, STEP["supervised"])[0]
+    assert "own_outline" not in loss_of(task_of(pictures, painted, "mask_estimator=false"), step)[0]
+
+
+def test_the_outline_by_hand(task):
+    """Logits of zero say one half everywhere: a quarter a cell of an empty or a full mask."""
+    task.mirror["mask"].out.weight.data.zero_()
+    task.mirror["mask"].out.bias.data.zero_()
+    masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    masks[1, :8] = 255
+    x, s = torch.rand(2, 3, 16, 16), torch.rand(2, 17, 16, 16)
+    torch.testing.assert_close(task.outline_terms(x, s, masks), torch.tensor([64.0, 64.0]))
+    task.mirror["mask"].out.bias.data.fill_(50.0)
+    torch.testing.assert_close(task.outline_terms(x, s, masks), torch.tensor([256.0, 128.0]))
+
+
+def test_some_nats_of_appearance_and_scene_are_free(pictures, painted):
+    task = task_of(pictures, painted, "divergence.free_nats=1e6")
+    terms, _ = loss_of(task, STEP["generators"])
+    assert terms["appearance"] == 1e6 and terms["scene"] == 1e6
+    terms["appearance"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in task.mirror["appearance"].parameters())
+    paid = loss_of(task_of(pictures, painted, "divergence.free_nats=0"), STEP["generators"])[0]
+    assert 0 < paid["appearance"] < 1e6
 
 
 def test_switches(pictures, painted):

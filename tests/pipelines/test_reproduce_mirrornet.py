@@ -36,7 +36,10 @@ def test_every_cell_has_settings_and_a_start(pipeline, arguments):
         recogniser[name] = earlier + (stage.steps if {"recogniser", "mirror"} & set(cell.trains) else 0)
     measured = [name for name, cell in pipeline.CELLS.items() if not cell.title.startswith("(")]
     assert {recogniser[name] for name in measured} == {2 * arguments.steps}  # equal epochs of the recogniser
-    assert pipeline.with_starts(["semi"]) == ["generators", "parts", "half", "semi"]
+    assert pipeline.with_starts(["semi"]) == ["generators", "dressed", "half", "semi"]
+    assert pipeline.with_starts(["baseline"]) == ["parts", "baseline"]
+    assert pipeline.cell_config(pipeline.CELLS["baseline"], 0, arguments).dressed == 0  # the recogniser alone
+    assert pipeline.cell_config(pipeline.CELLS["supervised"], 0, arguments).dressed > 0
     assert not pipeline.cell_config(pipeline.CELLS["no-mask"], 0, arguments).mask_estimator
     assert not pipeline.cell_config(pipeline.CELLS["no-pose"], 0, arguments).pose_vae
 

@@ -29,12 +29,11 @@ from streampose.runtime.bundle import default_bundle
 from streampose.runtime.draw import draw_skeletons
 from streampose.runtime.find import Finder, Found
 from streampose.runtime.hold import Hold, Row
-from streampose.runtime.lifter import Lifted, Lifting, load_lifter
+from streampose.runtime.lifter import Lifting, load_lifter
 from streampose.runtime.predictor import Predictor, available_cores, load_predictor
 from streampose.runtime.smoother import Smoother
 from streampose.runtime.standing import Standing
-from streampose.structures import Skeleton
-from streampose.tracking.hypothesis_path import LivePath
+from streampose.tracking.hypothesis_path import LivePaths
 from streampose.video.ahead import ahead
 from streampose.video.decode import Video, find_videos, open_video
 from streampose.video.encode import VideoWriter
@@ -193,24 +192,6 @@ def find_poses(found: Iterator[Found], predictor: Predictor, batch: int) -> Iter
     yield from infer()
 
 
-class Connected:
-    """Lifted poses of each track as one motion: the hypotheses of each frame that follow from those before."""
-
-    def __init__(self, skeleton: Skeleton) -> None:
-        self._skeleton = skeleton
-        self._paths: dict[int, tuple[LivePath, float]] = {}
-
-    def apply(self, lifted: Lifted, row: Row) -> Lifted:
-        """The same with connected poses; tracks that are not in it keep their state for a while."""
-        now, pose = row.pts_seconds, lifted.pose.copy()
-        for n, track in enumerate(row.ids):
-            path, _ = self._paths.get(track, (LivePath(self._skeleton), now))
-            pose[n] = path.step(lifted.hypotheses[n], now)
-            self._paths[track] = path, now
-        self._paths = {track: kept for track, kept in self._paths.items() if now - kept[1] < 2.0}
-        return replace(lifted, pose=pose)
-
-
 class _Job:
     """One video, its files, and the note that says that they are finished."""
 
@@ -288,15 +269,15 @@ def _open_writers(
     if "overlay" in job.files:
         film = stack.enter_context(VideoWriter(job.files["overlay"], probe.fps, size, preset="superfast", crf=23))
     last_pts = -1.0
-    connected = None if lifting is None else Connected(lifting.skeleton)
+    paths = None if lifting is None else LivePaths(lifting.skeleton)
 
     def write(row: Row) -> None:
         coco.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids, row.boxes)
         table.write(row.frame_index, row.pts_seconds, row.keypoints, row.ids)
         if lifting is not None and space is not None and row.ids:
             lifted = lifting.lift_keypoints(row.keypoints, skeleton)
-            if job.smooth and connected is not None:
-                lifted = connected.apply(lifted, row)
+            if job.smooth and paths is not None:
+                lifted = replace(lifted, pose=paths.step(row.ids, lifted.hypotheses, row.pts_seconds))
             space.write(row.frame_index, row.pts_seconds, lifted, row.ids)
 
     def draw(frame: Frame, row: Row) -> None:

@@ -12,6 +12,7 @@ from streampose.options import (
     Collect,
     Host,
     Json,
+    Lifter,
     LogLevel,
     Model,
     Offer,
@@ -45,6 +46,7 @@ def serve(
     calibration: Calibration = None,
     recordings: Recordings = None,
     collect: Collect = None,
+    lifter: Lifter = None,
     private: Annotated[
         bool, typer.Option("--private", help="Pictures are neither stored nor sent; only poses are.")
     ] = False,
@@ -74,7 +76,7 @@ def serve(
             host=host, port=port, max_subjects=max_subjects, smooth=smooth, loop=loop, seconds=seconds,
             smoothing=smoothing, detector=detector, detect_every=detect_every, calibration=calibration,
             recordings=recordings, collect=collect, private=private, token=token, certificate=certificate, key=key,
-            offer=offer or (), max_upload_mb=max_upload_mb, open_browser=open_browser,
+            offer=offer or (), max_upload_mb=max_upload_mb, open_browser=open_browser, lifter=lifter,
         )  # fmt: skip
 
     run_verb(verb, say_values, as_json, log_level)

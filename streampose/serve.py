@@ -41,6 +41,7 @@ def serve(
     calibration: Path | None = None,
     recordings: Path | None = None,
     collect: Path | None = None,
+    lifter: Path | None = None,
 ) -> dict[str, Any]:
     """Serve until Ctrl-C or SIGTERM, the end of the source, or for some seconds.
 
@@ -61,6 +62,7 @@ def serve(
         calibration: of several cameras, by their names or in the order of the sources; gives the subjects in space.
         recordings: folder for what the page records; None refuses recordings.
         collect: store for hard moments; None keeps nothing.
+        lifter: a bundle that lifts 2D joints, as models/lifter: depth, and several poses with their spread.
 
     Returns:
         {'url', 'frames', 'published', 'dropped', 'latency_ms': {'p50', 'p95', 'p99'}, 'seconds', 'runtime'}
@@ -100,6 +102,7 @@ def serve(
             spec, bundle, runtime=runtime, precision=precision, max_subjects=max_subjects, smooth=smooth, loop=loop,
             smoothing=smoothing, detector=detector, detect_every=detect_every,
             calibration=calibration if spec == watched else None, recordings=recordings, collect=collect,
+            lifter=lifter,
         )  # fmt: skip
 
     def load_for_uploads(bundle: Path) -> Predictor:

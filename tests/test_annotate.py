@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from streampose import annotate as module
-from streampose.annotate import Connected, annotate
+from streampose.annotate import annotate
 from streampose.config import load_skeleton
 from streampose.errors import BundleError, VideoError
 from streampose.formats.coco import read_coco
 from streampose.formats.lifted import read_lifted
 from streampose.formats.parquet import read_parquet
-from streampose.geometry.bones import bone_lengths
-from streampose.runtime.hold import Row
-from streampose.runtime.lifter import Lifted
 from streampose.runtime.predictor import Predictor
 from streampose.runtime.smoother import Smoother
-from streampose.structures import Keypoints
 from streampose.video.decode import open_video
 from streampose.video.encode import VideoWriter
 
@@ -143,28 +139,6 @@ def test_a_lifter_adds_poses_in_space(videos, tmp_path, lifter_bundle, model):
     model.bundle.skeleton = load_skeleton("mouse")
     with pytest.raises(BundleError, match="does not find its pelvis"):
         annotate([videos / "good.mp4"], out=tmp_path, lifter=lifter_bundle)
-
-
-def test_lifted_poses_of_each_track_are_connected():
-    human, rng = load_skeleton("human17"), np.random.default_rng(0)
-    tracks = {7: rng.normal(0, 0.3, (17, 3)), 9: rng.normal(0, 0.3, (17, 3))}
-    connected, found = Connected(human), {7: [], 9: []}
-    for frame in range(40):
-        ids = [7, 9] if frame % 2 else [9, 7]
-        many = np.stack([tracks[track] + rng.normal(0, 0.04, (10, 17, 3)) for track in ids])
-        many -= many[:, :, :1]
-        if frame == 20:
-            many[0] = np.nan  # too little was seen of the first
-        lifted = Lifted(many[:, 0], many, np.zeros((2, 17, 3, 3)), np.ones((2, 17)), np.zeros((2, 3)))
-        row = Row(frame, frame / 25, Keypoints(np.zeros((2, 17, 2)), np.ones((2, 17))), ids, np.zeros((2, 4)))
-        pose = connected.apply(lifted, row).pose
-        assert np.isnan(pose[0]).all() == (frame == 20) and np.isfinite(pose[1]).all()
-        for n, track in enumerate(ids):
-            found[track].append(pose[n])
-    for track, poses in found.items():
-        late = np.array([pose for pose in poses[10:] if np.isfinite(pose).all()])
-        assert bone_lengths(late, human).std(0).max() < 0.015  # of single hypotheses it is 0.05
-        assert np.linalg.norm(late - (tracks[track] - tracks[track][:1]), axis=-1).mean() < 0.05
 
 
 def test_a_lamp_that_goes_on_and_off_is_nobody(tmp_path):

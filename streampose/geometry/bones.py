@@ -9,8 +9,7 @@ from streampose.structures import Skeleton
 
 def bone_lengths(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Length of each bone: (..., K, D) -> (..., B), NaN where an end is missing."""
-    parents, children = ([getattr(bone, end) for bone in skeleton.bones] for end in ("parent", "child"))
-    return np.linalg.norm(poses[..., children, :] - poses[..., parents, :], axis=-1)
+    return np.linalg.norm(_ways(poses, skeleton), axis=-1)
 
 
 def with_bones(
@@ -37,13 +36,10 @@ def with_bones(
     result = np.full(poses.shape, np.nan)
     result[:, skeleton.root] = poses[:, skeleton.root] * (scale if scale_root else 1.0)
     old, new = np.array(poses, float), result.copy()  # where a joint is missing: of its nearest known ancestor
+    fitted = _fit(_ways(poses, skeleton), np.asarray(lengths, float), depth)
     for b, bone in enumerate(skeleton.bones):
         way = poses[:, bone.child] - old[:, bone.parent]
-        length = np.linalg.norm(way, axis=-1, keepdims=True)
-        fitted = (
-            way * (lengths[b] / np.where(length > 0, length, np.nan)) if depth == 1 else _fit(way, lengths[b], depth)
-        )
-        placed = new[:, bone.parent] + np.where(known[:, [bone.parent]], fitted, way * scale)
+        placed = new[:, bone.parent] + np.where(known[:, [bone.parent]], fitted[:, b], way * scale)
         first = ~np.isfinite(new[:, [bone.parent]]).all(-1)  # nothing above it is known
         result[:, bone.child] = np.where(first, poses[:, bone.child] * scale, placed)
         here = known[:, [bone.child]] & np.isfinite(result[:, bone.child]).all(-1, keepdims=True)
@@ -52,20 +48,28 @@ def with_bones(
     return result
 
 
-def _fit(ways: np.ndarray, length: float, depth: float) -> np.ndarray:
-    """The nearest vectors of a length, where a change in z counts `depth` times less: (N, 3) -> (N, 3).
+def _ways(poses: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """From the parent to the child of each bone: (..., K, D) -> (..., B, D)."""
+    parents, children = ([getattr(bone, end) for bone in skeleton.bones] for end in ("parent", "child"))
+    return poses[..., children, :] - poses[..., parents, :]
+
+
+def _fit(ways: np.ndarray, length: np.ndarray, depth: float) -> np.ndarray:
+    """The nearest vectors of given lengths (B,), where a change in z counts `depth` times less: (N, B, 3) -> the same.
 
     By Lagrange's multiplier m, x and y are divided by 1 + m, z by 1 + m depth^2; Newton's steps from where the length
     is too large, since it falls with m and is convex.
     """
-    flat, deep = (ways[:, :2] ** 2).sum(-1), np.maximum(ways[:, 2] ** 2, 1e-12)
+    size = np.linalg.norm(ways, axis=-1)
+    if depth == 1:
+        return ways * (length / np.where(size > 0, size, np.nan))[..., None]
+    flat, deep = (ways[..., :2] ** 2).sum(-1), np.maximum(ways[..., 2] ** 2, 1e-12)
     m = np.where(flat + deep > length**2, 0.0, (np.sqrt(deep) / length - 1) / depth**2)
     for _ in range(12):
         a, b = 1 + m, 1 + m * depth**2
         excess = flat / a**2 + deep / b**2 - length**2
         m = m + excess / (2 * flat / a**3 + 2 * depth**2 * deep / b**3)
-    z = np.where(ways[:, 2] < 0, -1, 1) * np.sqrt(deep) / (1 + m * depth**2)
-    fitted = np.concatenate([ways[:, :2] / (1 + m)[:, None], z[:, None]], -1)
-    size = np.linalg.norm(fitted, axis=-1, keepdims=True)
-    known = np.linalg.norm(ways, axis=-1, keepdims=True) > 0
-    return np.where(known, fitted * length / np.where(size > 0, size, np.nan), np.nan)
+    z = np.where(ways[..., 2] < 0, -1, 1) * np.sqrt(deep) / (1 + m * depth**2)
+    fitted = np.concatenate([ways[..., :2] / (1 + m)[..., None], z[..., None]], -1)
+    reached = np.linalg.norm(fitted, axis=-1)
+    return fitted * np.where((size > 0) & (reached > 0), length / np.where(reached > 0, reached, 1), np.nan)[..., None]

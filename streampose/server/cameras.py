@@ -11,6 +11,7 @@ from typing import Protocol
 from streampose.console import logger
 from streampose.errors import VideoError
 from streampose.server.follow import Follower
+from streampose.server.lift import Lift
 from streampose.server.messages import CameraMessage, State
 from streampose.tracking.polish import Polish
 from streampose.video.live import LiveFrame
@@ -39,7 +40,8 @@ class Camera:
 
     Args:
         open_source: opens the source; called by `open` (its VideoError passes through) and again after a loss.
-        follower, polish: who is followed in the pictures, and what is done to their keypoints; used by the session.
+        follower, polish, lift: who is followed in the pictures, what is done to their keypoints, and what gives them
+            their depth; used by the session.
 
     Attributes:
         state, error: how it is at present.
@@ -47,8 +49,11 @@ class Camera:
         finished: nothing will come any more.
     """
 
-    def __init__(self, open_source: Callable[[], Source], follower: Follower, polish: Polish | None, name: str = ""):
-        self.name, self.follower, self.polish = name, follower, polish
+    def __init__(
+        self, open_source: Callable[[], Source], follower: Follower, polish: Polish | None, name: str = "",
+        lift: Lift | None = None,
+    ):  # fmt: skip
+        self.name, self.follower, self.polish, self.lift = name, follower, polish, lift
         self.state: State = "starting"
         self.error: str | None = None
         self.size: tuple[int, int] | None = None

@@ -39,12 +39,15 @@ class SkeletonMessage(Message):
 
 
 class HypothesesMessage(BaseModel):
-    """Several poses that explain a subject: [x, y, z] a joint, likeliest first; their weights; the joints' spread."""
+    """Several poses that explain a subject: [x, y, z] a joint, None where it is not lifted, and their weights.
+
+    `spread` is how far off each joint may be in space: one standard deviation, in the same pixels.
+    """
 
     model_config = ConfigDict(frozen=True)
-    poses: list[list[tuple[float, float, float]]]
+    poses: list[list[tuple[float, float, float] | None]]
     weights: list[float]
-    spread: list[float]
+    spread: list[float | None]
 
 
 class SubjectMessage(BaseModel):
@@ -119,8 +122,8 @@ class StatsMessage(Message):
     """Numbers of the last ten seconds, counts since the start.
 
     `latency_ms` runs from the capture of a frame to its publication; `stages_ms` divides it: `wait` (captured, not yet
-    looked at), `find` (where is the subject), `infer` and `smooth`. `dropped` counts frames that were captured and
-    never looked at because a newer one came; `reconnects` how often the source was opened again.
+    looked at), `find` (where is the subject), `infer`, `smooth`, and with a lifter `lift`. `dropped` counts frames that
+    were captured and never looked at because a newer one came; `reconnects` how often the source was opened again.
     """
 
     type: Literal["stats"] = "stats"

@@ -27,12 +27,12 @@ JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """Several 3D poses that explain each subject of a frame; only bundles that give more than one have them.
+    """Several 3D poses that explain each subject of a frame; a lifter gives them.
 
     Attributes:
-        poses: (N, H, K, 3) x, y in source pixels, z relative to the root in the same pixels, likeliest first.
+        poses: (N, H, K, 3) x, y in source pixels, z relative to the root in the same pixels; NaN where not lifted.
         weights: (N, H) that sum to 1 for each subject.
-        spread: (N, K) standard deviation of the joints over the hypotheses, in source pixels.
+        spread: (N, K) how far off the joints in space may be, one standard deviation in source pixels.
     """
 
     poses: np.ndarray
@@ -150,22 +150,23 @@ class Result:
         )  # fmt: skip
 
     def _hypotheses(self, subject: int) -> HypothesesMessage | None:
-        if self.hypotheses is None:
+        if self.hypotheses is None or not np.isfinite(self.hypotheses.poses[subject]).any():
             return None
         return HypothesesMessage(
-            poses=np.round(self.hypotheses.poses[subject].astype(float), 2).tolist(),
+            poses=[_numbers(pose, 1) for pose in self.hypotheses.poses[subject]],
             weights=np.round(self.hypotheses.weights[subject].astype(float), 4).tolist(),
-            spread=np.round(self.hypotheses.spread[subject].astype(float), 2).tolist(),
+            spread=_numbers(self.hypotheses.spread[subject], 1),
         )
 
 
-def _scene_message(scene: Scene) -> SceneMessage:
-    def numbers(values: np.ndarray, digits: int) -> list[Any]:
-        return [None if not np.isfinite(v).all() else np.round(v, digits).tolist() for v in values.astype(float)]
+def _numbers(values: np.ndarray, digits: int) -> list[Any]:
+    return [None if not np.isfinite(v).all() else np.round(v, digits).tolist() for v in values.astype(float)]
 
+
+def _scene_message(scene: Scene) -> SceneMessage:
     return SceneMessage(
         subjects=[
-            SceneSubjectMessage(id=id_, points=numbers(points, 4), errors_px=numbers(errors, 2), views=dict(views))
+            SceneSubjectMessage(id=id_, points=_numbers(points, 4), errors_px=_numbers(errors, 2), views=dict(views))
             for id_, points, errors, views in zip(scene.ids, scene.points, scene.errors_px, scene.views, strict=True)
         ],
         skew_ms=round(scene.skew_ms, 1),

@@ -17,14 +17,16 @@ import numpy as np
 
 from streampose.console import logger
 from streampose.errors import ConfigError
+from streampose.runtime.lifter import load_lifter
 from streampose.runtime.predictor import box_from_keypoints, load_predictor
 from streampose.server.cameras import Camera
 from streampose.server.follow import Follower
+from streampose.server.lift import Lift
 from streampose.server.lookout import Lookout
 from streampose.server.messages import RecordingMessage, State, StatsMessage
 from streampose.server.motion import MotionFinder
 from streampose.server.recorder import Recorder
-from streampose.server.results import Result, Scene, Slot, Timings
+from streampose.server.results import Hypotheses, Result, Scene, Slot, Timings
 from streampose.structures import Keypoints, Skeleton
 from streampose.tracking.detectors import open_detector
 from streampose.tracking.identities import Identities
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 10.0  # the live numbers look back so far
 WAIT_SECONDS = 0.25  # for news, before the sources are looked after anyway
 STOP_SECONDS = 2.0  # to end; a source that waits for its network may take longer and is left to end by itself
-STAGES = ("decode", "wait", "find", "infer", "smooth", "space")
+STAGES = ("decode", "wait", "find", "infer", "smooth", "lift", "space")
 
 
 class Predictor(Protocol):
@@ -232,10 +234,17 @@ class Session:
             done.append((ids, some[kept], *self._polish(camera, answer.pick(kept), ids, some[kept], frame)))
             camera.state = "following" if any(subject.sure for subject in camera.follower.subjects) else "searching"
         smoothed = time.monotonic()
+        in_depth = [
+            (found_points, None) if camera.lift is None else camera.lift.apply(found_points, ids, frame.captured_at)
+            for camera, frame, (ids, _, found_points, _) in zip(cameras, frames.values(), done, strict=True)
+        ]
+        lifted = time.monotonic()
         scene = self._scene(frames, done)
-        for (number, frame), (ids, some, keypoints, polished) in zip(frames.items(), done, strict=True):
-            marks = (frame.captured_at, frame.ready_at, begun, found, inferred, smoothed)
-            self._publish(number, frame, ids, some, keypoints, polished, scene, marks)
+        for (number, frame), (ids, some, _, polished), (keypoints, more) in zip(
+            frames.items(), done, in_depth, strict=True
+        ):
+            marks = (frame.captured_at, frame.ready_at, begun, found, inferred, smoothed, lifted)
+            self._publish(number, frame, ids, some, keypoints, polished, more, scene, marks)
         for camera, frame in zip(cameras, frames.values(), strict=True):
             camera.follower.learn(frame.image)
 
@@ -259,7 +268,7 @@ class Session:
 
     def _publish(
         self, number: int, frame: LiveFrame, ids: tuple[int, ...], boxes: np.ndarray, keypoints: Keypoints,
-        polished: Polished | None, scene: Scene | None, marks: tuple[float, ...],
+        polished: Polished | None, hypotheses: Hypotheses | None, scene: Scene | None, marks: tuple[float, ...],
     ) -> None:  # fmt: skip
         """Hand one camera's frame to all who wait for it; `marks` are the times at which its stages began."""
         camera = self.cameras[number]
@@ -268,12 +277,13 @@ class Session:
         camera.published += 1
         ends = (*marks[1:], now)
         stages = {name: 1000.0 * (end - start) for name, start, end in zip(STAGES, marks, ends, strict=True)}
-        if self._space is None:
-            stages["smooth"] += stages.pop("space")
+        for name, there in (("lift", camera.lift), ("space", self._space)):
+            if there is None:
+                stages["smooth"] += stages.pop(name)
         result = Result(
             self._published, frame.pts_seconds, frame.image, boxes, ids, keypoints, camera.state, frame.captured_at,
             now, camera=number, visibility=None if polished is None else polished.visibility, stages_ms=stages,
-            scene=scene,
+            scene=scene, hypotheses=hypotheses,
         )  # fmt: skip
         with self._lock:
             slots = list(self._slots)
@@ -311,6 +321,7 @@ def build_session(
     calibration: Path | None = None,
     recordings: Path | None = None,
     collect: Path | None = None,
+    lifter: Path | None = None,
 ) -> Session:
     """A session that was not started yet; the bundle is loaded and has run once, the sources are not open.
 
@@ -324,9 +335,10 @@ def build_session(
         calibration: of the cameras, in the order of the sources or by their names; gives the subjects in space.
         recordings: folder for what is recorded on demand; None refuses recordings.
         collect: store for hard moments; None keeps nothing.
+        lifter: a bundle that lifts 2D joints; gives depth, and several poses of each subject with their spread.
 
     Raises:
-        BundleError, ConfigError: the model, the runtime, or an option.
+        BundleError, ConfigError: the model, the lifter, the runtime, or an option.
         StoreError: the store of `collect` is another's.
     """
     sources = [source] if isinstance(source, str | int) else list(source)
@@ -334,6 +346,7 @@ def build_session(
         raise ConfigError("--source: name one or more")
     predictor = load_predictor(model, runtime, precision, threads)
     skeleton = predictor.skeleton
+    lifting = None if lifter is None else load_lifter(lifter)
 
     def next_box(xy: np.ndarray, confidence: np.ndarray) -> np.ndarray | None:
         return box_from_keypoints(xy, confidence, skeleton, predictor.padding)
@@ -346,7 +359,8 @@ def build_session(
             identities=Identities(skeleton),
         )  # fmt: skip
         polish = Polish(skeleton, smoothing=smoothing) if smooth else None
-        return Camera(lambda: open_source(spec, loop=loop), follower, polish, name=str(spec))
+        lift = None if lifting is None else Lift(lifting, skeleton)
+        return Camera(lambda: open_source(spec, loop=loop), follower, polish, name=str(spec), lift=lift)
 
     bundle = predictor.bundle
     described = " ".join(part for part in (bundle.method, bundle.preset) if part)

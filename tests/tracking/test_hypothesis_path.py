@@ -5,7 +5,7 @@ import pytest
 
 from streampose.config import load_skeleton
 from streampose.geometry.bones import bone_lengths
-from streampose.tracking.hypothesis_path import LivePath, PathCosts, limbs_of, smooth_path
+from streampose.tracking.hypothesis_path import LivePath, LivePaths, PathCosts, limbs_of, smooth_path
 
 HUMAN = load_skeleton("human17")
 AT = {name: k for k, name in enumerate(HUMAN.joints)}
@@ -168,3 +168,23 @@ def test_wrong_shapes_are_refused(scene):
         smooth_path(hypotheses, times[:5], HUMAN)
     with pytest.raises(ValueError, match="expected"):
         LivePath(HUMAN).step(hypotheses[0][:, :5], 0.0)
+
+
+def test_each_subject_has_a_path_of_its_own():
+    human, rng = load_skeleton("human17"), np.random.default_rng(0)
+    tracks = {7: rng.normal(0, 0.3, (17, 3)), 9: rng.normal(0, 0.3, (17, 3))}
+    paths, found = LivePaths(human), {7: [], 9: []}
+    for frame in range(40):
+        ids = [7, 9] if frame % 2 else [9, 7]
+        many = np.stack([tracks[track] + rng.normal(0, 0.04, (10, 17, 3)) for track in ids])
+        many -= many[:, :, :1]
+        if frame == 20:
+            many[0] = np.nan  # too little was seen of the first
+        pose = paths.step(ids, many, frame / 25)
+        assert np.isnan(pose[0]).all() == (frame == 20) and np.isfinite(pose[1]).all()
+        for n, track in enumerate(ids):
+            found[track].append(pose[n])
+    for track, poses in found.items():
+        late = np.array([pose for pose in poses[10:] if np.isfinite(pose).all()])
+        assert bone_lengths(late, human).std(0).max() < 0.015  # of single hypotheses it is 0.05
+        assert np.linalg.norm(late - (tracks[track] - tracks[track][:1]), axis=-1).mean() < 0.05

@@ -4,6 +4,7 @@ import { jointColors } from "./overlay.js";
 
 const REST_MS = 4000; // after the user let go, the view turns on by itself
 const TURN = 0.35; // radians a second
+const OTHER = 0.3; // how dense hypotheses are drawn
 
 /** Make the view that this browser can show; `notice(text)` says why it is the simple one. */
 export async function makeSpace(container, notice) {
@@ -18,7 +19,8 @@ export async function makeSpace(container, notice) {
   }
 }
 
-/** Keypoints of all subjects in metres-like units: a subject about 1.7 high around the origin, y up, z to the viewer. */
+/** Keypoints of all subjects in metres-like units: a subject about 1.7 high around the origin, y up, z to the viewer;
+ * `others` are the hypotheses of a lifter, whose joints may be null. */
 function placeSubjects(message, skeleton, memory) {
   if (message.scene?.subjects.length) return placeScene(message, skeleton, memory);
   const first = message.subjects[0];
@@ -33,10 +35,12 @@ function placeSubjects(message, skeleton, memory) {
   memory.id = first.id;
   const scale = 1.7 / memory.size;
   const origin = first.keypoints[skeleton.root];
+  const placed = ([x, y, z]) => [(x - origin[0]) * scale, (origin[1] - y) * scale, -z * scale];
   return message.subjects.map((subject) => ({
     id: subject.id,
     confidence: subject.keypoints.map((point) => point[3]),
-    points: subject.keypoints.map(([x, y, z]) => [(x - origin[0]) * scale, (origin[1] - y) * scale, -z * scale]),
+    points: subject.keypoints.map(placed),
+    others: (subject.hypotheses?.poses ?? []).map((pose) => pose.map((point) => point && placed(point))),
   }));
 }
 
@@ -58,6 +62,7 @@ function placeScene(message, skeleton, memory) {
     return {
       id: subject.id,
       confidence: subject.points.map((point) => (point ? 1 : 0)),
+      others: [],
       points: subject.points.map((point) => turned(point ?? rest).map((value, axis) => value - memory.centre[axis])),
     };
   });
@@ -177,13 +182,32 @@ class WebglSpace {
     const bones = this.skeleton.bones.map(([, child]) => new Mesh(stick, material(colors[child])));
     group.add(...joints, ...bones);
     this.scene.add(group);
-    return { group, joints, bones };
+    return { group, joints, bones, colors, others: [] };
   }
 
-  pose(figure, { points, confidence }) {
-    const { Vector3 } = this.three;
-    const up = new Vector3(0, 1, 0);
-    const ends = points.map((point) => new Vector3(...point));
+  /** Thin sticks for one more hypothesis of a figure. */
+  makeOther(figure) {
+    const { Mesh, MeshLambertMaterial, CylinderGeometry } = this.three;
+    const stick = new CylinderGeometry(0.005, 0.005, 1, 4);
+    const sticks = this.skeleton.bones.map(
+      ([, child]) => new Mesh(stick, new MeshLambertMaterial({ color: figure.colors[child], transparent: true, opacity: OTHER })),
+    );
+    figure.group.add(...sticks);
+    return sticks;
+  }
+
+  /** Put a stick of length 1 between two points. */
+  lay(stick, from, to) {
+    const along = to.clone().sub(from);
+    const length = Math.max(along.length(), 1e-4);
+    stick.position.copy(from).addScaledVector(along, 0.5);
+    stick.scale.set(1, length, 1);
+    stick.quaternion.setFromUnitVectors(new this.three.Vector3(0, 1, 0), along.divideScalar(length));
+  }
+
+  pose(figure, { points, confidence, others }) {
+    const vector = (point) => point && new this.three.Vector3(...point);
+    const ends = points.map(vector);
     const opacity = (value) => 0.2 + 0.8 * Math.min(1, value);
     figure.joints.forEach((joint, n) => {
       joint.position.copy(ends[n]);
@@ -191,12 +215,17 @@ class WebglSpace {
     });
     figure.bones.forEach((bone, n) => {
       const [parent, child] = this.skeleton.bones[n];
-      const along = ends[child].clone().sub(ends[parent]);
-      const length = Math.max(along.length(), 1e-4);
-      bone.position.copy(ends[parent]).addScaledVector(along, 0.5);
-      bone.scale.set(1, length, 1);
-      bone.quaternion.setFromUnitVectors(up, along.divideScalar(length));
+      this.lay(bone, ends[parent], ends[child]);
       bone.material.opacity = opacity(Math.min(confidence[parent], confidence[child]));
+    });
+    while (figure.others.length < others.length) figure.others.push(this.makeOther(figure));
+    figure.others.forEach((sticks, number) => {
+      const other = others[number]?.map(vector);
+      sticks.forEach((stick, n) => {
+        const [parent, child] = this.skeleton.bones[n];
+        stick.visible = Boolean(other?.[parent] && other[child]);
+        if (stick.visible) this.lay(stick, other[parent], other[child]);
+      });
     });
   }
 }
@@ -271,7 +300,15 @@ class CanvasSpace {
     if (!this.skeleton) return;
     const colors = jointColors(this.skeleton);
     context.lineCap = "round";
-    for (const { points, confidence } of this.subjects) {
+    for (const { points, confidence, others } of this.subjects) {
+      context.globalAlpha = OTHER;
+      context.lineWidth = 0.01 * unit;
+      for (const other of others) {
+        for (const [parent, child] of this.skeleton.bones) {
+          context.strokeStyle = colors[child];
+          if (other[parent] && other[child]) stroke(context, project(other[parent]), project(other[child]));
+        }
+      }
       const ends = points.map(project);
       const bones = this.skeleton.bones.map(([a, b]) => [a, b, ends[a][2] + ends[b][2]]).sort((a, b) => a[2] - b[2]);
       for (const [parent, child] of bones) {

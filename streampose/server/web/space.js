@@ -4,7 +4,7 @@ import { jointColors } from "./overlay.js";
 
 const REST_MS = 4000; // after the user let go, the view turns on by itself
 const TURN = 0.35; // radians a second
-const OTHER = 0.3; // how dense hypotheses are drawn
+const OTHER = 0.35; // how dense hypotheses are drawn
 
 /** Make the view that this browser can show; `notice(text)` says why it is the simple one. */
 export async function makeSpace(container, notice) {
@@ -188,7 +188,7 @@ class WebglSpace {
   /** Thin sticks for one more hypothesis of a figure. */
   makeOther(figure) {
     const { Mesh, MeshLambertMaterial, CylinderGeometry } = this.three;
-    const stick = new CylinderGeometry(0.005, 0.005, 1, 4);
+    const stick = new CylinderGeometry(0.008, 0.008, 1, 4);
     const sticks = this.skeleton.bones.map(
       ([, child]) => new Mesh(stick, new MeshLambertMaterial({ color: figure.colors[child], transparent: true, opacity: OTHER })),
     );

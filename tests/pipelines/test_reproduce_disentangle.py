@@ -33,6 +33,8 @@ def test_every_cell_has_settings(pipeline):
         config = pipeline.cell_config(cell, 3, 40)
         assert config.steps == 40 and config.seed == 3 and config.target == ("sketch" if cell.sketch else "pose")
         assert all(config.terms[name] == 0 for name in cell.without) and config.terms["sup"] == 1
+    printed = pipeline.cell_config(pipeline.CELLS["bn-printed"], 0, 1)
+    assert (printed.detector, printed.other_frames) == ("disentangle-mini-paper", False)
     for ordering in pipeline.ORDERINGS:
         assert {ordering.better, ordering.worse} <= pipeline.CELLS.keys()
 

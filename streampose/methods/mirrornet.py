@@ -31,24 +31,24 @@ exported is the engine's running average of alpha, where the paper averages meas
 are not labelled, or out of the picture, do not count in log q_alpha and log p_phi and are empty heatmaps elsewhere.
 delta and phi may learn unpaired poses too (`prior`), as Sec. 1 proposes.
 
-L^X as printed runs into a wrong optimum on 64-pixel crops (16 cells, 5 % labels). Measured on people held out:
-1. The divergences leave a and g unused (0.01 nats): Adam widens q_beta and q_gamma before theta has learnt to read
-   them, however low their weight. theta then tells training pictures apart by their poses: 53 nats from them, 260 from
+L^X as printed runs into a wrong optimum on 64-pixel crops (16 cells, 5 % labels). Measured on people held out, one seed:
+1. The divergences leave a and g unused (0.01 nats), however low their weight: most likely Adam widens q_beta and
+   q_gamma before theta has learnt to read them. theta then tells training pictures apart by their poses: 53 nats from them, 260 from
    those of others (the mean picture: 197), and the gradient of log p_theta to the joints points nowhere: its cosine
    with the way to the true joints is 0.0; in alpha's weights it is 150 times as long as that of log p_phi. So a and g
-   have `free_nats` (95 nats from others after 600 steps, 11 more with another frame's pose), and `divergence` is low.
+   have `free_nats` (83 nats from others after 600 steps, 11 more with another frame's pose), and `divergence` is low.
 2. Even that theta does not say where a joint should go (cosine 0.0, 52 % of the far joints the right way); log p_phi
    does a little (0.16, 60 %; in alpha's weights 0.43). `own_fidelity` = 1 cost 4 points of PCK@0.2, so it is 0.
 3. alpha and theta may agree on heatmaps that are a code of the picture: L^X teaches alpha alone (`own_teaches`), by
    heatmaps drawn anew as one Gaussian a joint (`own_heatmaps`), so that only moving a joint makes it plausible.
-4. alpha learns the few labelled people by heart (after 700 steps 97 % of the labelled joints, of other people 44 %,
-   less than after 350). What theta can do is recombine: in Eq. 1 pose, appearance and scene are independent. So frames
-   are `dressed`: theta paints the heatmaps with the frame's own a and g and with those of two other frames, and the
-   difference of both, enlarged, is added to the frame; log q_alpha is then of the dressed frame. This is where the
-   gain over alpha alone comes from (pipelines/reproduce/mirrornet.md). A frame without labels is dressed with alpha's
-   own heatmaps, which count as labels of it where alpha is sure of them (`agreement`).
+4. alpha learns the few labelled people by heart (after 700 steps 97 % of the labelled joints, of six people held out
+   44 %, less than after 350). What theta can do is recombine: in Eq. 1 pose, appearance and scene are independent. So
+   labelled frames are `dressed`: theta paints the heatmaps with the frame's own a and g and with those of two other
+   frames, and the difference of both, enlarged, is added to the frame; log q_alpha is then of the dressed frame.
+5. What the image says to alpha in frames without labels is their mask: psi, half of whose training sees the heatmaps
+   alone, makes a mask of alpha's heatmaps that is compared with the store's (`outline`).
 What is printed is `divergence={image: 1, pose: 1, free_nats: 0} own_fidelity=1 own_teaches=all own_heatmaps=sampled
-dressed=0 agreement=0`. Teach the generators long: phi puts 50 % of the joints of unseen true poses in their places
+dressed=0 outline=0`. Teach the generators long: phi puts 50 % of the joints of unseen true poses in their places
 after 250 steps, 83 % after 750, 93 % after 2,500.
 
 Source: Nakatsuka, Yoshii, Koyama, Fukayama, Goto, Morishima, MirrorNet: A Deep Reflective Approach to 2D Pose

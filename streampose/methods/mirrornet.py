@@ -31,12 +31,13 @@ exported is the engine's running average of alpha, where the paper averages meas
 are not labelled, or out of the picture, do not count in log q_alpha and log p_phi and are empty heatmaps elsewhere.
 delta and phi may learn unpaired poses too (`prior`), as Sec. 1 proposes.
 
-L^X as printed runs into a wrong optimum on 64-pixel crops (16 cells, 5 % labels). Measured on people held out, one seed:
+L^X as printed runs into a wrong optimum on 64-pixel crops (16 cells, 5 % labels). Seen on people held out, one seed:
 1. The divergences leave a and g unused (0.01 nats), however low their weight: most likely Adam widens q_beta and
-   q_gamma before theta has learnt to read them. theta then tells training pictures apart by their poses: 53 nats from them, 260 from
-   those of others (the mean picture: 197), and the gradient of log p_theta to the joints points nowhere: its cosine
-   with the way to the true joints is 0.0; in alpha's weights it is 150 times as long as that of log p_phi. So a and g
-   have `free_nats` (83 nats from others after 600 steps, 11 more with another frame's pose), and `divergence` is low.
+   q_gamma before theta has learnt to read them. theta then tells training pictures apart by their poses: 53 nats from
+   them, 260 from those of others (the mean picture: 197), and the gradient of log p_theta to the joints points nowhere:
+   its cosine with the way to the true joints is 0.0; in alpha's weights it is 150 times as long as that of log p_phi.
+   So a and g have `free_nats` (83 nats from others after 600 steps, 11 more with another frame's pose), and
+   `divergence` is low.
 2. Even that theta does not say where a joint should go (cosine 0.0, 52 % of the far joints the right way); log p_phi
    does a little (0.16, 60 %; in alpha's weights 0.43). `own_fidelity` = 1 cost 4 points of PCK@0.2, so it is 0.
 3. alpha and theta may agree on heatmaps that are a code of the picture: L^X teaches alpha alone (`own_teaches`), by

@@ -46,6 +46,10 @@ KINDS = {
     "detector": "it reads pictures; name it with --model",
     "lifter": "it lifts 2D joints and reads no pictures; name it with --lifter, beside a --model",
 }
+MISSING = {
+    "detector": "no such model; train one with `streampose selftrain`, or name one with --model",
+    "lifter": "no such lifter; train one with `streampose selftrain --method hypotheses`, or name one with --lifter",
+}
 
 
 class LifterPart(BaseModel):
@@ -166,7 +170,7 @@ def load_bundle(path: str | Path, kind: str | None = "detector") -> Bundle:
     path = Path(path)
     description = path / "bundle.json"
     if not path.is_dir():
-        raise BundleError(f"{path}: no such model; train one with `streampose selftrain`, or name one with --model")
+        raise BundleError(f"{path}: {MISSING[kind or 'detector']}")
     if not description.is_file():
         raise BundleError(f"{path}: not a bundle (bundle.json is missing); export it again with `streampose export`")
     if description.resolve().parent != path.resolve():

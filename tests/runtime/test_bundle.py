@@ -41,6 +41,8 @@ def test_reads_what_was_written(bundle_path):
 def test_no_such_folder(tmp_path):
     with pytest.raises(BundleError, match=r"no such model.*selftrain"):
         load_bundle(tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"no such lifter.*--method hypotheses"):
+        load_bundle(tmp_path / "nothing", "lifter")
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "model.onnx", "weights.safetensors"])

@@ -10,6 +10,7 @@ from streampose.errors import BundleError
 from streampose.runtime.lifter import load_lifter
 from streampose.server.lift import COUNT, Lift
 from streampose.server.messages import FrameMessage
+from streampose.server.session import build_session
 from streampose.structures import Keypoints
 from streampose.synthetic.built_in_prior import built_in_prior
 
@@ -55,6 +56,20 @@ def test_nobody_is_nobody(lifting):
 def test_a_model_without_the_joints_is_refused(lifting):
     with pytest.raises(BundleError, match="does not find its"):
         Lift(lifting, load_skeleton("mouse"))
+
+
+def test_sessions_are_built_with_a_lifter(walker_bundle, lifter_bundle, tmp_path):
+    session = build_session("test", walker_bundle, runtime="onnx", lifter=lifter_bundle)
+    slot = session.subscribe()
+    session.start()
+    try:
+        results = iter(lambda: slot.take(timeout=20), None)
+        result = next(result for result in results if result.hypotheses is not None)
+    finally:
+        session.stop()
+    assert result.hypotheses.poses.shape[1:] == (COUNT, 17, 3) and "lift" in result.stages_ms
+    with pytest.raises(BundleError, match="no such lifter"):
+        build_session("test", walker_bundle, runtime="onnx", lifter=tmp_path / "nowhere")
 
 
 def test_watchers_get_the_hypotheses(make_session, source, fakes, lifting, monkeypatch):

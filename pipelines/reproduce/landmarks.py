@@ -2,6 +2,7 @@
 
     python pipelines/reproduce/landmarks.py --folder reproduce/landmarks                  # three seeds
     python pipelines/reproduce/landmarks.py --folder reproduce/landmarks --preset paper   # nothing but what is printed
+    python pipelines/reproduce/landmarks.py --folder reproduce/printed --cells cyclegan ours --objective printed
 
 Interrupt it and start it again: finished cells are kept, an unfinished one goes on from its checkpoint; the page
 `landmarks.html`, `landmarks.md` and `landmarks.json` are written anew after every cell. Nothing is labelled; truth is
@@ -9,14 +10,18 @@ used to cut the crops out (as the paper uses the boxes that come with its data) 
 
 Data (made where it is missing): SynthPose people in front of cluttered walls, filmed by cameras that move, so that no
 mask of a background model could be had; measured on people, clothes, motions and scenes that were never seen. The
-unpaired poses are those of other people in other motions.
+ablation has films of cameras that stand still, two seconds in one and the same crop, as Human3.6M has: what x' shows of
+the scene is then what x shows, and 1,000 steps are enough for a decoder that knows it. The unpaired poses are those of
+other people in other motions.
 
 Cells. `whole` is the method as `selftrain` runs it, all stages one after the other. For the other rows eta is taught,
 and with the preset `tiny` Phi's warm-up by painted figures is done, once a seed (`start`); every row goes on from
-there for the same number of steps and on the same batches. Rows of Table 5 do so by the objective as it is printed
-(`PRINTED`: no figures, no terms of our own, lambda 10) with their own switches, those of Table 4 by the preset's, and
-do all of it with fewer poses. `leak` is how far Phi's skeleton image is from the clean one of its own joints, root
-mean square: what a skeleton image can smuggle appearance in; the pictures show it as Fig. 2 does.
+there for the same number of steps and on the same batches. Rows of Table 5 do so with their own switches, by one
+objective for all of them: `BALANCED`, in which the image moves Phi about as much as the discriminator does, or with
+`--objective printed` that of `PRINTED`, on the films of moving cameras (no figures, lambda 10). Rows of Table 4 have
+the preset's objective, and do all of it with fewer poses. `leak` is how far Phi's skeleton image is from the clean one
+of its own joints, root mean square: what a skeleton image can smuggle appearance in; the pictures show it as Fig. 2
+does.
 """
 
 from __future__ import annotations
@@ -54,6 +59,9 @@ from streampose.training.engine import train
 from streampose.video.decode import open_video
 
 SPLITS = {"train": (40, 31_001), "test": (12, 92_001)}  # videos and seed of each split
+STILL = {"train": (24, 10.0, 20_001), "test": (40, 4.0, 91_001)}  # videos, their seconds and seed, of the ablation
+PIECE = 2.0  # seconds of a film in one crop
+ROAMS = 0.7  # of the crop's side: people who are smaller have moved too far in those seconds
 CROP = 128  # pixels that crops are kept at
 PRIOR_SEED = 777
 SHOWN = 6  # crops of the test in the pictures
@@ -75,14 +83,20 @@ PRINTED = (
     "figures=0", "decoder_first=0.2", "learning_rate=2e-4", "weights.adversarial=10", "weights.image_adversarial=10",
     "weights.proper=0", "weights.equivariance=0",
 )  # fmt: skip
+BALANCED = (
+    "figures=0.25", "decoder_first=0.4", "learning_rate=6e-4", "weights.perceptual=10", "weights.adversarial=1",
+    "weights.image_adversarial=1", "weights.proper=0", "weights.equivariance=0",
+    "augmentation.rotation_degrees=0", "augmentation.scale=0", "augmentation.shift=0",
+)  # fmt: skip
+OBJECTIVES = {"balanced": BALANCED, "printed": PRINTED}
 CELLS = {
     "whole": Cell("all stages, from nothing", 0, paper={"humans": 2.91}),
     "cyclegan": Cell(
-        "CycleGAN", 5, (*PRINTED, "conditional=false", "bottleneck=false", SECOND), {"humans": 4.39, "faces": 18.51}
+        "CycleGAN", 5, ("conditional=false", "bottleneck=false", SECOND), {"humans": 4.39, "faces": 18.51}
     ),
-    "conditional": Cell("+ conditional generator", 5, (*PRINTED, "bottleneck=false", SECOND), {"humans": 4.07}),
-    "bottleneck": Cell("+ skeleton bottleneck", 5, (*PRINTED, SECOND), {"humans": 3.01, "faces": 10.10}),
-    "ours": Cell("- second cycle (the method)", 5, PRINTED, {"humans": 2.91, "faces": 9.85}),
+    "conditional": Cell("+ conditional generator", 5, ("bottleneck=false", SECOND), {"humans": 4.07}),
+    "bottleneck": Cell("+ skeleton bottleneck", 5, (SECOND,), {"humans": 3.01, "faces": 10.10}),
+    "ours": Cell("- second cycle (the method)", 5, (), {"humans": 2.91, "faces": 9.85}),
     "poses-all": Cell("all 4,096 unpaired poses", 4),
     "poses-50": Cell("50 unpaired poses", 4, poses=50),
     "poses-500": Cell("500 unpaired poses", 4, poses=500),
@@ -141,6 +155,50 @@ def cut_out(videos: list[Path], file: Path, skeleton: Skeleton) -> None:
                 rows["seconds"].append(frame.pts_seconds)
     arrays: dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
     np.savez(file, **arrays)
+
+
+def read_still(folder: Path, split: str, size: int, skeleton: Skeleton) -> Exact:
+    """The same of the ablation: pieces of films in a crop that stands still."""
+    file = folder / f"still-{split}.npz"
+    if not file.is_file():
+        videos, seconds, seed = STILL[split]
+        if not (folder / f"still-{split}").is_dir():
+            synth(out=folder / f"still-{split}", videos=videos, seconds=seconds, seed=seed)
+        np.savez(file, **cut_pieces(sorted((folder / f"still-{split}").glob("*.mp4")), skeleton))
+    with np.load(file) as kept:
+        return Exact(resize_images(kept["crops"], size), kept["joints"], kept["clip"], kept["seconds"])
+
+
+def cut_pieces(videos: list[Path], skeleton: Skeleton) -> dict[str, np.ndarray]:
+    """Every other frame of films, each `PIECE` in one crop around all that the person does in it."""
+    rows: dict[str, list[Any]] = {"crops": [], "joints": [], "clip": [], "seconds": []}
+    number = 0
+    for path in videos:
+        truth = read_truth(path.with_suffix(".truth.npz"))
+        columns = [list(truth.joints).index(name) for name in skeleton.joints]
+        with open_video(path) as video:
+            frames = [frame for frame in video.frames() if frame.index % 2 == 0]
+        for piece in sorted({int(frame.pts_seconds // PIECE) for frame in frames}):
+            part = [
+                frame for frame in frames
+                if int(frame.pts_seconds // PIECE) == piece and np.isfinite(truth.boxes[frame.index, 0]).all()
+            ]  # fmt: skip
+            boxes = truth.boxes[[frame.index for frame in part], 0]
+            around = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]) if part else np.zeros(4)
+            if (
+                len(part) < 10
+                or np.median((boxes[:, 2:] - boxes[:, :2]).max(1)) < ROAMS * np.ptp(around.reshape(2, 2), 0).max()
+            ):
+                continue
+            box = square_box(around[None], MARGIN)[0]
+            for frame in part:
+                pixels = crop_from_source(truth.joints_2d[frame.index, 0][columns], box, CROP)
+                rows["crops"].append(crop_resize(frame.image, box, CROP))
+                rows["joints"].append(((pixels + 0.5) * 2 / CROP - 1).astype(np.float32))
+                rows["clip"].append(number)
+                rows["seconds"].append(frame.pts_seconds)
+            number += 1
+    return {name: np.stack(values) for name, values in rows.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- measure
@@ -224,11 +282,13 @@ def settings_of(arguments: Any, seed: int, stage: str, switches: tuple[str, ...]
     return config.model_copy(update={"steps": type(config.steps)(**steps)})
 
 
-def make_task(config: LandmarksConfig, data: Crops, skeleton: Skeleton, count: int | None) -> LandmarksTask:
-    """A task with the first `count` of the unpaired poses."""
+def make_task(
+    config: LandmarksConfig, data: Crops, skeleton: Skeleton, count: int | None = None, *, followed: bool = True
+) -> LandmarksTask:
+    """A task with the first `count` of the unpaired poses, framed as crops are that follow people or not."""
     torch.manual_seed(config.seed)
     poses = pick_poses(built_in_prior(skeleton, 4096, PRIOR_SEED).poses, count, config.seed)
-    return LandmarksTask(data, Poses(poses, skeleton, facing=config.facing), skeleton, config)
+    return LandmarksTask(data, Poses(poses, skeleton, facing=config.facing, followed=followed), skeleton, config)
 
 
 def run(task: LandmarksTask, folder: Path, seed: int, precision: str = "f32") -> Path:
@@ -247,13 +307,20 @@ def run_cell(name: str, seed: int, data: Crops, test: Exact, skeleton: Skeleton,
     """Train a cell from its seed's start, and measure it."""
     cell = CELLS[name]
     if name == "whole":
-        task = make_task(settings_of(arguments, seed, "whole"), data, skeleton, None)
+        task = make_task(settings_of(arguments, seed, "whole"), data, skeleton)
         run(task, arguments.folder / "runs" / f"{name}-{seed}", seed, precision="auto")
         return {"cell": name, "seed": seed, "steps": task.total_steps, "metrics": measure(task, test, every=1)}
-    begun = f"start-{seed}" if cell.poses is None else f"start-{cell.poses}-{seed}"
-    start = make_task(settings_of(arguments, seed, "start"), data, skeleton, cell.poses)
+    still = is_still(cell, arguments)
+    begun = f"start-{'still' if still else cell.poses or 'all'}-{seed}"
+    start = make_task(settings_of(arguments, seed, "start"), data, skeleton, cell.poses, followed=not still)
     run(start, arguments.folder / "runs" / begun, seed)
-    task = make_task(settings_of(arguments, seed, "landmarks", cell.switches), data, skeleton, cell.poses)
+    task = make_task(
+        settings_of(arguments, seed, "landmarks", switches_of(cell, arguments)),
+        data,
+        skeleton,
+        cell.poses,
+        followed=not still,
+    )
     task.detector.load_state_dict(start.detector.state_dict())
     run(task, arguments.folder / "runs" / f"{name}-{seed}", seed)
     picture = arguments.folder / "pictures" / f"{name}-{seed}.png"
@@ -261,6 +328,16 @@ def run_cell(name: str, seed: int, data: Crops, test: Exact, skeleton: Skeleton,
     cv2.imwrite(str(picture), leak_picture(task, test)[..., ::-1])
     before = {f"start/{key}": value for key, value in measure(start, test).items()}
     return {"cell": name, "seed": seed, "steps": arguments.steps, "metrics": measure(task, test) | before}
+
+
+def switches_of(cell: Cell, arguments: Any) -> tuple[str, ...]:
+    """A cell's own switches, in the ablation after the objective that all of its rows have."""
+    return (*OBJECTIVES[arguments.objective], *cell.switches) if cell.table == 5 else cell.switches
+
+
+def is_still(cell: Cell, arguments: Any) -> bool:
+    """Whether a cell has the films of cameras that stand still."""
+    return cell.table == 5 and arguments.objective == "balanced"
 
 
 # ------------------------------------------------------------------------------------------------------------ report
@@ -337,9 +414,9 @@ def _row(cell: Cell, metrics: dict[str, list[float]]) -> list[str | int | float]
     return [cell.title, seeds, *shown, ", ".join(f"{key} {value:g}" for key, value in cell.paper.items())]
 
 
-def mean_pose(skeleton: Skeleton, test: Exact) -> dict[str, float]:
+def mean_pose(skeleton: Skeleton, test: Exact, *, followed: bool = True) -> dict[str, float]:
     """The error of a detector that always says the unpaired poses' mean."""
-    poses = Poses(built_in_prior(skeleton, 2048, PRIOR_SEED).poses, skeleton)
+    poses = Poses(built_in_prior(skeleton, 2048, PRIOR_SEED).poses, skeleton, followed=followed)
     mean = np.nanmean(poses.draw(2048, np.random.default_rng(0)).xy, 0)
     return errors(np.repeat(mean[None], len(test.joints), 0), test.joints, skeleton)
 
@@ -348,6 +425,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("reproduce/landmarks"), help="data, runs, and the page")
     parser.add_argument("--preset", default="tiny", help="of configs/methods/landmarks.yaml")
+    parser.add_argument("--objective", default="balanced", choices=list(OBJECTIVES), help="of the rows of Table 5")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--skeletons", type=int, default=1500, help="steps that teach eta")
@@ -363,15 +441,23 @@ def main() -> None:
     skeleton = load_skeleton("human17")
     (arguments.folder / "cells").mkdir(parents=True, exist_ok=True)
     size = load_landmarks_config(arguments.preset, None, arguments.set).input_size
-    kept, test = (read_split(arguments.folder, split, size, skeleton) for split in SPLITS)
-    data = make_crops(kept.crops, kept.clip, kept.seconds)
-    baselines = {"the prior's mean pose": mean_pose(skeleton, test)}
-    untrained = make_task(settings_of(arguments, 0, "start"), data, skeleton, None)
-    baselines["untrained networks"] = measure(untrained, test)
+    kinds = {is_still(CELLS[name], arguments) for name in arguments.cells}
+    of_kind = {}
+    for still in kinds:
+        read = read_still if still else read_split
+        kept, test = (read(arguments.folder, split, size, skeleton) for split in SPLITS)
+        of_kind[still] = make_crops(kept.crops, kept.clip, kept.seconds), test
+    baselines: dict[str, dict[str, float]] = {}
+    for still, (data, test) in of_kind.items():
+        where = ", cameras that stand still" if still else ""
+        baselines["the prior's mean pose" + where] = mean_pose(skeleton, test, followed=not still)
+        untrained = make_task(settings_of(arguments, 0, "start"), data, skeleton, followed=not still)
+        baselines["untrained networks" + where] = measure(untrained, test)
     for seed in arguments.seeds:
         for name in arguments.cells:
             file = arguments.folder / "cells" / f"{name}-{seed}.json"
             if not file.is_file():
+                data, test = of_kind[is_still(CELLS[name], arguments)]
                 result = run_cell(name, seed, data, test, skeleton, arguments)
                 write_text(file, json.dumps(result, indent=1) + "\n")
             for line in report(arguments.folder, baselines):

@@ -34,7 +34,9 @@ Where we differ (each is a switch):
 - `reading`: at the end eta, and only eta, learns to read Phi's images of painted figures, which are dimmer and broader
   than clean ones where Phi is in doubt.
 - `equivariance`: a crop that is turned, shifted and scaled has its joints turned, shifted and scaled (as `mask`).
-- `decoder_first`: at the beginning of the joint objective Psi learns alone; what an untrained Psi asks of Phi is noise.
+- `decoder_first`: at the beginning of the joint objective Psi and the discriminators learn alone; what they ask of Phi
+  while they are untrained is noise, and by the adversarial term alone Phi loses what figures taught it.
+- D_y's first convolution is not normalised: it is to see how bright a skeleton image is (`models/discriminators.py`).
 - The generator minimises (1 - D(y))^2, as least-squares GANs do; Eq. 5 read as a game would have it maximise D(y)^2.
 - Skeletons have Gaussian flanks of the *squared* distance; BatchNorm of eta is frozen with its weights.
 - Features for L_perc: see `models/features.py`; each layer counts relative to its variance.
@@ -280,7 +282,7 @@ class LandmarksTask:
         return torch.where(closer[:, None, None], other, poses)
 
     def _joint_terms(self, batch: dict[str, Tensor], together: bool) -> dict[str, Tensor]:
-        """Eq. 6, and what the switches add to it; Phi learns nothing of x^ unless `together`."""
+        """Eq. 6, and what the switches add to it; Phi learns nothing of x^, D_y and the second cycle unless `together`."""
         config, B = self.config, len(batch["images"])
         x, other, y_bar = _images(batch["images"]), _images(batch["others"]), self.draw(batch["poses"])
         painted = _images(batch["figures"]) if "figures" in batch else x[:0]
@@ -296,7 +298,7 @@ class LandmarksTask:
         made = self.decoder(given if together else given.detach(), appearance, limbs)  # x^ = Psi(y*, x')
         terms = {"perceptual": self._distance(made, target)}
         judge = self.networks["discriminator"]
-        terms["adversarial"], terms["discriminator"] = play(judge, y_bar, y)  # Eq. 5
+        terms["adversarial"], terms["discriminator"] = play(judge, y_bar, y if together else y.detach())  # Eq. 5
         if config.weights.get("proper", 0) > 0:
             terms["proper"] = (y - clean.detach()).square().mean()
         if len(painted):
@@ -308,7 +310,8 @@ class LandmarksTask:
         if config.second_cycle:
             invented = self.decoder(y_bar, appearance, self._limb_maps(batch["poses"]))
             large = F.interpolate(invented, size=x.shape[-1], mode="bilinear") if self.size != x.shape[-1] else invented
-            terms["cycle"] = (self.detector.image_encoder(large).float() - y_bar).square().mean()
+            if together:
+                terms["cycle"] = (self.detector.image_encoder(large).float() - y_bar).square().mean()
             look = (appearance,) if config.conditional else ()
             terms["image_adversarial"], terms["image_discriminator"] = play(
                 lambda images: self.networks["image_discriminator"](images, *look), target, invented.float()

@@ -60,7 +60,8 @@ class LandmarksConfig(Strict):
             its weights, else random.
         facing: name the sides of unpaired poses as if they faced the camera.
         figures: share of a batch that are painted figures, in the last stage.
-        decoder_first: share of the last stage in which Phi learns nothing of the images that Psi makes.
+        decoder_first: share of the last stage in which Phi learns nothing of the images that Psi makes, of what
+            the discriminator says of its own, and of the second cycle.
         supervision: labels that are learnt too, where some are named; the ancestor takes those of the store anyway.
         weights: of each loss term.
     """

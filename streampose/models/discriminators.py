@@ -14,7 +14,9 @@ SCALES = (1, 2, 4)  # Sec. 4: the image, and what it is divided by
 class PatchDiscriminator(nn.Module):
     """One score a patch (Fig. 20): 4 x 4 convolutions, three of them halving, instance normalisation, leaky ReLU.
 
-    Images too small for three halvings get fewer.
+    The first convolution is not normalised, as in the networks that the paper follows. Normalised as printed, the
+    discriminator does not see how bright an image is, and from nothing Phi ran away to skeleton images that eta cannot
+    read. Images too small for three halvings get fewer.
 
     Args:
         channels: of the image.
@@ -28,7 +30,7 @@ class PatchDiscriminator(nn.Module):
         layers: list[nn.Module] = []
         inputs, outputs = channels, width
         for _ in range(halvings):
-            layers.append(_block(inputs, outputs, stride=2))
+            layers.append(_block(inputs, outputs, stride=2, normalised=bool(layers)))
             inputs, outputs = outputs, 2 * outputs
         layers += [_block(inputs, outputs, stride=1), nn.Conv2d(outputs, 1, 4, 1, 1)]
         self.layers = nn.Sequential(*layers)
@@ -82,7 +84,6 @@ def _stream(width: int, halvings: int) -> nn.Sequential:
     return nn.Sequential(*(_block(a, b, stride=2) for a, b in pairwise(widths)))
 
 
-def _block(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 4, stride, 1), nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)
-    )
+def _block(inputs: int, outputs: int, *, stride: int, normalised: bool = True) -> nn.Sequential:
+    norm = nn.InstanceNorm2d(outputs) if normalised else nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 4, stride, 1), norm, nn.LeakyReLU(0.2, inplace=True))

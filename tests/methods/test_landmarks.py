@@ -256,12 +256,16 @@ def test_in_the_end_eta_alone_learns_to_read_what_phi_makes(data, poses):
 
 
 def test_the_image_teaches_the_encoder_through_the_joints_and_first_the_decoder(data, poses):
-    task = make(data, poses, "decoder_first=0.5")
+    task = make(data, poses, "decoder_first=0.5", "second_cycle=true")
     first = list(task.detector.image_encoder.parameters())[:1]
     terms, _ = terms_of(task, 7)
-    assert torch.autograd.grad(terms["perceptual"], first)[0].any()
+    for name in ("perceptual", "adversarial", "cycle"):
+        assert torch.autograd.grad(terms[name], first, retain_graph=True)[0].any()
     terms, _ = terms_of(task, 5)
+    assert "cycle" not in terms and not terms["adversarial"].requires_grad
     assert torch.autograd.grad(terms["perceptual"], first, allow_unused=True)[0] is None
+    judge = list(task.networks["discriminator"].parameters())[:1]
+    assert torch.autograd.grad(terms["discriminator"], judge)[0].any()
 
 
 @pytest.mark.parametrize(
@@ -278,7 +282,7 @@ def test_the_image_teaches_the_encoder_through_the_joints_and_first_the_decoder(
 )
 def test_ablations_and_variants_give_finite_terms_and_pictures(data, poses, overrides, extra):
     task = make(data, poses, *overrides)
-    terms, _ = terms_of(task, 5)
+    terms, _ = terms_of(task, 7)
     assert terms.keys() >= {"perceptual", "adversarial", "discriminator"} | extra
     assert all(torch.isfinite(term) for term in terms.values())
     picture = task.picture(task.batch(5), 5)

@@ -58,6 +58,14 @@ def test_findings(pipeline):
     assert holds([52.0, 52.1, 52.0], [50.0, 50.0, 50.0], share=20) == "yes"
     assert holds([54.0], [50.0]) == "mean"  # one seed proves nothing
     assert pipeline.seed_interval([5.0]) == (5.0, math.inf)
+    more = {  # people of the test and more people are judged apart
+        ("supervised", 5): {0: {"Total": 51.0, "More people": 60.0}, 1: {"Total": 51.0, "More people": 60.1}},
+        ("baseline", 5): {0: {"Total": 50.0, "More people": 50.0}, 1: {"Total": 50.0, "More people": 50.0}},
+    }
+    assert [(verdict["people"], verdict["holds"]) for verdict in pipeline.findings(more)] == [
+        ("test", "no"),
+        ("more", "yes"),
+    ]
 
 
 def test_labels_of_films(pipeline):
@@ -72,12 +80,14 @@ def test_labels_of_films(pipeline):
 def test_cells_run_on_from_each_other_and_the_page_is_written(pipeline, arguments, painted_pictures):
     pictures, skeleton = painted_pictures
     torch.set_num_threads(1)
-    data = pipeline.Data(skeleton, pictures, np.repeat(["a", "b"], 12), pictures, None)
+    half = Pictures(pictures.crops[12:], pictures.masks[12:], pictures.joints[12:])
+    data = pipeline.Data(skeleton, pictures, np.repeat(["a", "b"], 12), pictures, None, half)
     for name in pipeline.with_starts(["baseline", "semi"]):
         result = pipeline.run_cell(name, 50, 0, data, arguments)
         (arguments.folder / "cells" / f"{name}-50-0.json").write_text(json.dumps(result))
         assert result["labelled"] == 12
         assert (0 <= result["metrics"].get("Total", 0) <= 100) and bool(result["metrics"]) == (name != "generators")
+        assert ("More people" in result["metrics"]) == (name != "generators")
     again = pipeline.run_cell("semi", 50, 0, data, arguments)  # finished: read again, not trained again
     assert again == result
     pipeline.report(arguments)

@@ -115,6 +115,10 @@ CELLS = {
         "without pose VAE", "half-no-pose", ("mirror",), 1, 0.25, (), ("pose_vae=false",),
         {20: 78.31, 40: 82.49, 60: 84.77, 80: 85.35},
     ),
+    "apart": Cell(
+        "semi-supervised, L^X of frames without labels alone", "half-no-pose", ("mirror",), 1, 0.25, (),
+        ("own_labelled=0",),
+    ),
     "generators-no-mask": Cell(
         "(image VAE of whole images)", "generators", ("image",), 0, 0.0, ("primitive", "pose"), WHOLE
     ),
@@ -143,7 +147,7 @@ CELLS = {
 }  # fmt: skip
 ABLATED = ("no-pose", "no-mask", "no-parts")
 ABLATIONS = {
-    10: ("no-pose", "semi"),
+    10: ("no-pose", "semi", "apart"),
     11: ("no-mask", "semi"),
     12: ("no-parts", "semi"),
     13: ("supervised", "mix-32", "mix-48", "mix-64", "mix-80", "semi"),

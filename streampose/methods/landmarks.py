@@ -282,7 +282,7 @@ class LandmarksTask:
         return torch.where(closer[:, None, None], other, poses)
 
     def _joint_terms(self, batch: dict[str, Tensor], together: bool) -> dict[str, Tensor]:
-        """Eq. 6, and what the switches add to it; Phi learns nothing of x^, D_y and the second cycle unless `together`."""
+        """Eq. 6, and what the switches add to it; but unless `together` Phi learns nothing of them."""
         config, B = self.config, len(batch["images"])
         x, other, y_bar = _images(batch["images"]), _images(batch["others"]), self.draw(batch["poses"])
         painted = _images(batch["figures"]) if "figures" in batch else x[:0]

@@ -89,6 +89,7 @@ class MirrorConfig(Strict):
             Gaussian a joint.
         own_teaches: what L^X teaches: `all` networks as printed, or the `recogniser` alone.
         own_fidelity: weight of log p_theta in L^X; 1 as printed. 0 leaves out all of the image's terms in L^X.
+        own_labelled: weight of labelled frames in L^X; 1 as printed.
         dressed: part of the frames that alpha sees in other frames' appearance and scene; 0 as printed.
         outline: weight of the mask that psi makes of alpha's heatmaps alone, in frames without labels; 0 as printed.
     """
@@ -108,6 +109,7 @@ class MirrorConfig(Strict):
     own_heatmaps: Literal["redrawn", "sampled"] = "redrawn"
     own_teaches: Literal["recogniser", "all"] = "recogniser"
     own_fidelity: float = Field(default=0.0, ge=0)
+    own_labelled: float = Field(default=1.0, ge=0)
     dressed: float = Field(default=0.8, ge=0, le=1)
     outline: float = Field(default=3.0, ge=0)
     supervision: MirrorSupervision = MirrorSupervision()

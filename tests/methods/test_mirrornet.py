@@ -211,6 +211,18 @@ def test_what_is_recognised_teaches_all_as_printed_where_asked(pictures, painted
     assert reached == set(task.networks) - {"mask"}
 
 
+def test_labelled_frames_may_be_left_out_of_what_teaches_without_labels(pictures, painted):
+    step, values = STEP["semi-supervised"], {}
+    for share in (0, 1):
+        task = task_of(pictures, painted, f"own_labelled={share}")
+        labelled = task.batch(step)["annotated"]
+        values[share] = loss_of(task, step)[0]
+    assert 0 < values[0]["own_plausibility"] < values[1]["own_plausibility"]
+    assert values[0]["plausibility"] == values[1]["plausibility"]
+    assert loss_of(task_of(pictures, painted, "own_labelled=0"), STEP["supervised"])[0]["own_plausibility"] == 0
+    assert labelled.any() and not labelled.all()
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_unpaired_poses_teach_the_pose_autoencoder_alone(pictures, painted, dimensions):
     poses = painted[1][..., :dimensions].copy()

@@ -235,7 +235,8 @@ def leak_picture(task: LandmarksTask, test: Exact) -> np.ndarray:
     """As Fig. 2: rows of crop, reconstruction, skeleton image, and this after local contrast normalisation."""
     index = np.linspace(0, len(test.crops) - 1, SHOWN).astype(int)
     detector, x = task.detector.eval(), _images(test.crops[index])
-    others = _images(test.crops[np.maximum(index - 15, 0)])
+    alike = [np.flatnonzero(test.clip == test.clip[number]) for number in index]
+    others = _images(test.crops[[of[np.abs(of - number).argmax()] for of, number in zip(alike, index, strict=True)]])
     y = detector.image_encoder(x)
     clean = task.draw(detector.read(y).keypoints[..., :2])
     factor = x.shape[-1] // y.shape[-1]

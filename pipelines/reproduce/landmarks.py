@@ -184,11 +184,11 @@ def cut_pieces(videos: list[Path], skeleton: Skeleton) -> dict[str, np.ndarray]:
                 if int(frame.pts_seconds // PIECE) == piece and np.isfinite(truth.boxes[frame.index, 0]).all()
             ]  # fmt: skip
             boxes = truth.boxes[[frame.index for frame in part], 0]
-            around = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)]) if part else np.zeros(4)
-            if (
-                len(part) < 10
-                or np.median((boxes[:, 2:] - boxes[:, :2]).max(1)) < ROAMS * np.ptp(around.reshape(2, 2), 0).max()
-            ):
+            if len(part) < 10:
+                continue
+            around = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+            height = np.median((boxes[:, 2:] - boxes[:, :2]).max(1))
+            if height < ROAMS * (around[2:] - around[:2]).max():
                 continue
             box = square_box(around[None], MARGIN)[0]
             for frame in part:
@@ -315,13 +315,8 @@ def run_cell(name: str, seed: int, data: Crops, test: Exact, skeleton: Skeleton,
     begun = f"start-{'still' if still else cell.poses or 'all'}-{seed}"
     start = make_task(settings_of(arguments, seed, "start"), data, skeleton, cell.poses, followed=not still)
     run(start, arguments.folder / "runs" / begun, seed)
-    task = make_task(
-        settings_of(arguments, seed, "landmarks", switches_of(cell, arguments)),
-        data,
-        skeleton,
-        cell.poses,
-        followed=not still,
-    )
+    config = settings_of(arguments, seed, "landmarks", switches_of(cell, arguments))
+    task = make_task(config, data, skeleton, cell.poses, followed=not still)
     task.detector.load_state_dict(start.detector.state_dict())
     run(task, arguments.folder / "runs" / f"{name}-{seed}", seed)
     picture = arguments.folder / "pictures" / f"{name}-{seed}.png"

@@ -55,6 +55,14 @@ def test_scores_of_a_sample_do_not_depend_on_the_others():
         torch.testing.assert_close(alone[0], among[0])
 
 
+def test_the_discriminator_sees_how_bright_a_skeleton_image_is():
+    torch.manual_seed(0)
+    judge = SkeletonDiscriminator(1, 8, 32)
+    images = torch.rand(2, 1, 32, 32)
+    for as_is, brighter in zip(judge(images), judge(3 * images), strict=True):
+        assert (as_is - brighter).abs().max() > 0.02 * as_is.abs().max()
+
+
 def test_random_features_are_always_the_same():
     torch.manual_seed(3)
     first = PerceptualFeatures()

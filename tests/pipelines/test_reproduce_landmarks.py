@@ -9,6 +9,7 @@ import pytest
 from streampose.config import load_skeleton
 from streampose.methods.landmarks_data import make_crops
 from streampose.methods.mask_prior import dolls
+from streampose.synth import synth
 
 HUMAN = load_skeleton("human17")
 FEW = ["batch_size=2", "discriminator_width=4"]
@@ -103,8 +104,6 @@ def test_a_cell_from_its_start_to_the_page(pipeline, exact, tmp_path):
 
 
 def test_the_ablation_has_crops_that_stand_still(pipeline, tmp_path):
-    from streampose.synth import synth
-
     synth(out=tmp_path, videos=1, seconds=4.0, size=(96, 96), fps=12.5, seed=3)
     pieces = pipeline.cut_pieces([tmp_path / "video_000.mp4"], HUMAN)
     first = pieces["clip"] == 0

@@ -1,7 +1,7 @@
 """The ablation and the curve of few poses of `landmarks` (Jakab et al.; Tables 5 and 4) at the scale of a laptop.
 
     python pipelines/reproduce/landmarks.py --folder reproduce/landmarks                  # three seeds
-    python pipelines/reproduce/landmarks.py --folder reproduce/landmarks --preset paper   # nothing but what is printed
+    python pipelines/reproduce/landmarks.py --folder reproduce/landmarks --preset paper --objective printed
     python pipelines/reproduce/landmarks.py --folder reproduce/printed --cells cyclegan ours --objective printed
 
 Interrupt it and start it again: finished cells are kept, an unfinished one goes on from its checkpoint; the page
@@ -40,7 +40,7 @@ import torch
 
 from streampose.config import load_skeleton
 from streampose.console import logger, start_logging
-from streampose.files import write_text
+from streampose.files import whole_file, write_text
 from streampose.geometry.crop import crop_from_source, crop_resize, square_box
 from streampose.methods.landmarks import LandmarksConfig, LandmarksTask, load_landmarks_config
 from streampose.methods.landmarks_data import Crops, make_crops
@@ -127,7 +127,7 @@ def read_split(folder: Path, split: str, size: int, skeleton: Skeleton) -> Exact
     file = folder / f"{split}.npz"
     if not file.is_file():
         videos, seed = SPLITS[split]
-        if not (folder / split).is_dir():
+        if not is_filmed(folder / split, videos):
             filmed: dict[str, Any] = {"seconds": 8, "size": (256, 256), "fps": 12.5, "moving_camera": True}
             synth(out=folder / split, videos=videos, seed=seed, **filmed)
         cut_out(sorted((folder / split).glob("*.mp4")), file, skeleton)
@@ -154,7 +154,18 @@ def cut_out(videos: list[Path], file: Path, skeleton: Skeleton) -> None:
                 rows["clip"].append(number)
                 rows["seconds"].append(frame.pts_seconds)
     arrays: dict[str, Any] = {name: np.stack(values) for name, values in rows.items()}
-    np.savez(file, **arrays)
+    keep_arrays(file, arrays)
+
+
+def is_filmed(folder: Path, videos: int) -> bool:
+    """Whether the last of so many videos is there; filming them again, after an interrupt, gives the same ones."""
+    return (folder / f"video_{videos - 1:03d}.truth.npz").is_file()
+
+
+def keep_arrays(file: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays as a whole file."""
+    with whole_file(file) as partial, partial.open("wb") as out:
+        np.savez(out, **arrays)
 
 
 def read_still(folder: Path, split: str, size: int, skeleton: Skeleton) -> Exact:
@@ -162,9 +173,9 @@ def read_still(folder: Path, split: str, size: int, skeleton: Skeleton) -> Exact
     file = folder / f"still-{split}.npz"
     if not file.is_file():
         videos, seconds, seed = STILL[split]
-        if not (folder / f"still-{split}").is_dir():
+        if not is_filmed(folder / f"still-{split}", videos):
             synth(out=folder / f"still-{split}", videos=videos, seconds=seconds, seed=seed)
-        np.savez(file, **cut_pieces(sorted((folder / f"still-{split}").glob("*.mp4")), skeleton))
+        keep_arrays(file, cut_pieces(sorted((folder / f"still-{split}").glob("*.mp4")), skeleton))
     with np.load(file) as kept:
         return Exact(resize_images(kept["crops"], size), kept["joints"], kept["clip"], kept["seconds"])
 

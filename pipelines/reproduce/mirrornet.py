@@ -50,7 +50,7 @@ from streampose.report import Picture, Section, Table, markdown_table, write_rep
 from streampose.store.reader import StoreReader
 from streampose.structures import Skeleton
 from streampose.synth import synth
-from streampose.synthetic.synthpose import make_synthpose
+from streampose.synthetic.synthpose import SPLITS
 from streampose.synthetic.truth import read_truth
 from streampose.tracking.boxes import MARGIN
 from streampose.training.checkpoint import load_checkpoint, load_networks
@@ -175,12 +175,10 @@ class Data:
 
 def make_data(folder: Path) -> None:
     """SynthPose as videos and stores, as far as they are missing."""
-    for split in ("train", "test"):
-        if not (folder / split).is_dir():
-            make_synthpose(folder / split, split)
-    if not (folder / "more").is_dir():
-        synth(out=folder / "more", **MORE)
-    for split in ("train", "test", "more"):
+    for split, settings in {**SPLITS, "more": MORE}.items():
+        last = folder / split / f"video_{settings['videos'] - 1:03d}.truth.npz"
+        if not last.is_file():  # after an interrupt the same ones are filmed again
+            synth(out=folder / split, **settings)
         ingest([folder / split], store=folder / f"{split}.zarr")  # skips what is there
 
 

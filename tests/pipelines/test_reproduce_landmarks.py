@@ -116,6 +116,17 @@ def test_the_ablation_has_crops_that_stand_still(pipeline, tmp_path):
     assert np.abs(shown).max() < 1 and np.ptp(shown[..., 1]) > 2 * pipeline.ROAMS * 0.8
 
 
+def test_films_are_made_again_after_an_interrupt(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setitem(pipeline.STILL, "test", (1, 2.5, 3))
+    (tmp_path / "still-test").mkdir()
+    (tmp_path / "still-test" / "video_000.mp4").write_bytes(b"cut off")
+    made = pipeline.read_still(tmp_path, "test", 64, HUMAN)
+    assert made.crops.shape == (25, 64, 64, 3) and made.joints.shape == (25, 17, 2)
+    (tmp_path / "still-test" / "video_000.mp4").unlink()
+    assert np.array_equal(pipeline.read_still(tmp_path, "test", 64, HUMAN).crops, made.crops), "read, not made"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["still-test", "still-test.npz"]
+
+
 def test_all_stages_from_nothing(pipeline, exact, tmp_path):
     data, given = make_crops(exact.crops, exact.clip, exact.seconds), arguments(tmp_path)
     steps = pipeline.settings_of(given, 0, "whole").steps
